@@ -1,0 +1,59 @@
+"""Continual learning with deep generative replay (Shin, Lee, Kim and Kim 2017).
+
+To read it all, go in this order; each module needs only those before it:
+data, nets, generators, replay, regularisers, learner, experiment, cli. `metrics`, `quality` and
+`plots` stand beside them.
+"""
+
+from importlib.metadata import version
+
+from .data import Examples, Legend, Stream, Task, domains, permuted, rotated, split
+from .datasets import load
+from .experiment import Config, run
+from .generators import (
+    VAE,
+    WGANGP,
+    FlowMatching,
+    conv_vae,
+    conv_wgan,
+    mlp_flow,
+    mlp_vae,
+    mlp_wgan,
+    sample,
+)
+from .learner import GenerativeReplay, accuracy
+from .nets import conv_solver, mlp_solver
+from .regularisers import EWC, SI
+from .replay import Strategy
+
+__version__ = version("genreplay-core")
+
+__all__ = [
+    "EWC",
+    "SI",
+    "VAE",
+    "WGANGP",
+    "Config",
+    "Examples",
+    "FlowMatching",
+    "GenerativeReplay",
+    "Legend",
+    "Strategy",
+    "Stream",
+    "Task",
+    "accuracy",
+    "conv_solver",
+    "conv_vae",
+    "conv_wgan",
+    "domains",
+    "load",
+    "mlp_flow",
+    "mlp_solver",
+    "mlp_vae",
+    "mlp_wgan",
+    "permuted",
+    "rotated",
+    "run",
+    "sample",
+    "split",
+]

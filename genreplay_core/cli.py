@@ -1,0 +1,226 @@
+"""The command line: `genreplay run`. Everything it does is a call of `experiment.run`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from . import __version__, plots
+from .data import SCENARIOS
+from .datasets import SOURCES
+from .experiment import (
+    GENERATORS,
+    PRECISIONS,
+    REGULARISERS,
+    REPLAYS,
+    SOLVERS,
+    STREAMS,
+    Config,
+    Record,
+    Run,
+    run,
+)
+from .files import write_json
+from .learner import Diverged
+
+COMPARED = ["none", "generative", "conditional"]
+
+EXAMPLES = """\
+examples:
+  genreplay run
+      three learners on scikit-learn's digits: forgetting, and two cures (about half a minute)
+  genreplay run --dataset mnist --replay generative --labels hard --seed 2
+      the published recipe on split MNIST, class-incremental
+  genreplay run --dataset mnist --stream permuted --tasks 10 --scenario domain --replay generative
+      ten permutations of MNIST
+  genreplay run --dataset mnist+fashion --stream domains --scenario domain --replay conditional
+      one data set after another
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"genreplay: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 after one line on bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except (ValueError, OSError, Diverged) as error:
+        print(f"genreplay: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("genreplay: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("genreplay", description="Continual learning with generative replay.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "run",
+        help="learn a stream of tasks and record what is remembered",
+        description="Learn a stream of tasks and record what is remembered.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=_run)
+    _stream_options(command.add_argument_group("the stream"))
+    _replay_options(command.add_argument_group("what is rehearsed"))
+    _training_options(command.add_argument_group("networks and training"))
+    _output_options(command.add_argument_group("output"))
+    return parser
+
+
+Option = Callable[..., Any]
+
+
+def _stream_options(group: Any) -> None:
+    add: Option = group.add_argument
+    add("--dataset", default="digits", metavar="NAME", help=f"{', '.join(SOURCES)}; default digits")
+    add("--stream", choices=STREAMS, default="split", help="default split, by class")
+    add("--tasks", type=int, default=5, help="number of tasks; default 5")
+    add("--scenario", choices=SCENARIOS, default="class", help="default class")
+    add("--class-order", type=_order, metavar="0,1,...", help="default: random, by the seed")
+
+
+def _replay_options(group: Any) -> None:
+    add: Option = group.add_argument
+    add(
+        "--replay",
+        nargs="+",
+        choices=REPLAYS,
+        default=COMPARED,
+        metavar="NAME",
+        help=f"one or more of {', '.join(REPLAYS)}; default {' '.join(COMPARED)}",
+    )
+    add("--generator", choices=GENERATORS, default="vae", help="default vae")
+    add("--labels", choices=("hard", "soft", "code"), help="default: what the strategy uses")
+    add("--temperature", type=float, default=2.0, help="of soft labels; default 2")
+    add("--importance", type=float, metavar="R", help="weight of the new task; default 1/t")
+    add("--replay-ratio", type=float, default=1.0, help="replayed rows per new row; default 1")
+    add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")
+    add("--regulariser", choices=REGULARISERS, help="protect the solver's weights as well")
+    add("--strength", type=float, help="of the regulariser")
+
+
+def _training_options(group: Any) -> None:
+    add: Option = group.add_argument
+    add("--solver", choices=SOLVERS, default="mlp", help="default mlp")
+    add("--hidden", type=int, help="width of the hidden layers")
+    add("--latent-dim", type=int, help="size of the generator's latent")
+    add("--critic-steps", type=int, help="critic steps per generator step of a WGAN")
+    add("--steps", type=int, help="steps a task; default 2000 (digits: 300)")
+    add("--epochs", type=float, help="epochs a task, instead of steps")
+    add("--generator-steps", type=int, help="the generator's own budget; default: as the solver's")
+    add("--batch", type=int, default=128, help="new rows a step; default 128")
+    add("--lr", type=float, default=1e-3, help="the solver's learning rate; default 1e-3")
+    add("--reset-optimisers", action="store_true", help="forget their state at each task")
+    add("--precision", choices=PRECISIONS, default="float32", help="default float32")
+    add("--seed", type=int, default=0, help="default 0")
+
+
+def _output_options(group: Any) -> None:
+    add: Option = group.add_argument
+    add("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
+    add("--resume", action="store_true", help="go on with the run that --out holds")
+    add("--device", default="auto", help="auto, cpu, cuda, mps, xpu; default auto")
+    add("--quality", action="store_true", help="judge the dreams after each task")
+    add("--curve-every", type=int, default=0, metavar="N", help="accuracy every N steps too")
+
+
+def _order(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+# ---------------------------------------------------------------- run
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    chosen = {f.name: getattr(arguments, f.name) for f in fields(Config)}
+    configs = {name: Config(**{**chosen, "replay": name}) for name in arguments.replay}
+    first = next(iter(configs.values()))
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
+    out = arguments.out or Path("runs") / f"{first.dataset}-{first.scenario}-{stamp}"
+    folders = {name: out / name if len(configs) > 1 else out for name in configs}
+    records = {}
+    for name, config in configs.items():
+        records[name] = _learn(name, config, folders[name], arguments)
+        print(matrix_table(name, records[name]), flush=True)
+    if len(records) > 1:
+        write_json(out / "result.json", {"runs": records})
+        print(summary_table(records))
+    matrices = {name: np.array(record["accuracy_matrix"]) for name, record in records.items()}
+    plots.save(plots.matrices(matrices), out / "matrices.png")
+    print(f"\nresult.json, matrices.png and dreams.png are in {out}")
+
+
+def _learn(name: str, config: Config, folder: Path, arguments: argparse.Namespace) -> Record:
+    """Run one config with a progress bar, and draw its dreams."""
+    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
+
+    def draw(work: Run) -> None:
+        if work.state.dreams:
+            rows = [(f"after {i + 1}", d.numpy() / 255) for i, d in enumerate(work.state.dreams)]
+            plots.save(plots.dreams(rows), folder / "dreams.png")
+
+    with tqdm(total=1.0, bar_format=layout, leave=False) as bar:
+
+        def progress(task: int, tasks: int, fraction: float) -> None:
+            bar.set_description_str(f"{name}: task {task + 1} of {tasks}", refresh=False)
+            bar.update((task + fraction) / tasks - bar.n)
+
+        return run(
+            config,
+            folder,
+            resume=arguments.resume,
+            device=arguments.device,
+            progress=progress,
+            after_task=draw,
+        )
+
+
+def matrix_table(name: str, record: Record) -> str:
+    """The accuracy matrix of a record in percent, as text."""
+    tasks, matrix = record["tasks"], record["accuracy_matrix"]
+    heads = [str(i + 1) if len(tasks) > 10 else task for i, task in enumerate(tasks)]
+    width = max(6, *(len(head) + 1 for head in heads))
+    lines = [f"\n{name}: accuracy on each task (percent)"]
+    lines.append(f"{'after':<10}" + "".join(f"{head:>{width}}" for head in heads))
+    for i, row in enumerate(matrix):
+        label = f"task {i}" if i else "untrained"
+        lines.append(f"{label:<10}" + "".join(f"{100 * value:>{width}.1f}" for value in row))
+    lines.append(_measures(record))
+    return "\n".join(lines)
+
+
+MEASURES = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer")
+
+
+def _measures(record: Record) -> str:
+    values = (f"{m.replace('_', ' ')} {100 * record[m]:.1f}" for m in MEASURES)
+    return ", ".join(values) + f"; {record['seconds']:.0f} s"
+
+
+def summary_table(records: dict[str, Record]) -> str:
+    """The four measures of several records in percent, as text."""
+    heads = [m.replace("_", " ") for m in MEASURES]
+    lines = ["\n" + f"{'percent':<22}" + "".join(f"{head:>19}" for head in heads)]
+    for name, record in records.items():
+        values = "".join(f"{100 * record[m]:>19.1f}" for m in MEASURES)
+        lines.append(f"{name:<22}{values}")
+    return "\n".join(lines)

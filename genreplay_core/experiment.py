@@ -1,0 +1,532 @@
+"""An experiment from its description: build, run, record, checkpoint, resume.
+
+    config = Config(dataset="mnist", replay="conditional", steps=2000, seed=3)
+    record = run(config, out="runs/conditional-3")
+    record["average_accuracy"]
+
+A run follows from its `Config` alone: the same one on the same machine with the same number of
+threads gives the same bits, also when it was killed and resumed. Everything that a name can mean
+stands in the tables below; to add a strategy or a generator, add a line.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from . import generators, nets, replay
+from .data import Examples, Pair, Stream, domains, permuted, rotated, split
+from .datasets import load
+from .files import replacing, write_json
+from .generators import sample
+from .learner import GenerativeReplay, accuracy
+from .metrics import summary
+from .quality import Judge, assess, judge
+from .regularisers import EWC, SI
+from .replay import ByCode, Hard, Label, Soft, Strategy
+from .seeds import mixed, seeded
+
+Record = dict[str, Any]
+Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
+
+STREAMS = ("split", "permuted", "rotated", "domains")
+
+SOLVERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": nets.mlp_solver,
+    "conv": nets.conv_solver,
+}
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    "vae": generators.mlp_vae,
+    "conv-vae": generators.conv_vae,
+    "wgan": generators.mlp_wgan,
+    "conv-wgan": generators.conv_wgan,
+    "flow": generators.mlp_flow,
+}
+
+REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a `--replay` name stands for.
+
+    strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
+    generator; conditional: one that is told the class.
+    """
+
+    strategy: Callable[[Label, Config], Strategy]
+    labels: str = "soft"
+    dreams: bool = False
+    conditional: bool = False
+
+
+def _stored(label: Label, config: Config) -> Strategy:
+    return replay.stored(config.per_class, label)
+
+
+def _plain(make: Callable[[Label], Strategy]) -> Callable[[Label, Config], Strategy]:
+    return lambda label, config: make(label)
+
+
+REPLAYS: dict[str, Arm] = {
+    "none": Arm(lambda label, config: replay.none()),
+    "generative": Arm(_plain(replay.generative), dreams=True),
+    "conditional": Arm(_plain(replay.generative), dreams=True, conditional=True),
+    "stored": Arm(_stored, "code"),
+    "exact": Arm(_plain(replay.exact), "hard"),
+    "noise": Arm(_plain(replay.noise)),
+    "current": Arm(_plain(replay.current)),
+    "joint": Arm(_plain(lambda label: replay.joint()), "code"),
+    "live": Arm(_plain(replay.live), "hard", dreams=True),
+    "forgetful-generator": Arm(_plain(replay.forgetful_generator), dreams=True),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a run depends on. `None` stands for a default that follows from the rest and is
+    filled in at once, so that a config always says what is used.
+
+    dataset: a name of `datasets.load`, or several joined by "+" for a stream of domains.
+    stream: "split", "permuted", "rotated" or "domains"; tasks: how many; scenario: "task",
+        "domain" or "class".
+    replay, generator, solver: names from the tables above.
+    labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
+    steps, generator_steps: budgets for each task; epochs: instead of steps.
+    importance: r, or None for 1/t. replay_ratio: replayed rows per new row.
+    per_class: stored examples a class, for `replay="stored"`.
+    class_order: instead of a random order by `seed`.
+    hidden, latent_dim, critic_steps: None keeps the network's own default.
+    regulariser: "ewc", "si" or None, with its strength.
+    curve_every: steps between the points of the curve within a task; 0 for none.
+    quality: judge the dreams after each task.
+    """
+
+    dataset: str = "digits"
+    stream: str = "split"
+    tasks: int = 5
+    scenario: str = "class"
+    replay: str = "conditional"
+    generator: str = "vae"
+    solver: str = "mlp"
+    labels: str | None = None
+    temperature: float = 2.0
+    steps: int | None = None
+    epochs: float | None = None
+    generator_steps: int | None = None
+    batch: int = 128
+    importance: float | None = None
+    replay_ratio: float = 1.0
+    per_class: int = 100
+    class_order: tuple[int, ...] | None = None
+    hidden: int | None = None
+    latent_dim: int | None = None
+    critic_steps: int | None = None
+    lr: float = 1e-3
+    regulariser: str | None = None
+    strength: float | None = None
+    reset_optimisers: bool = False
+    precision: str = "float32"
+    curve_every: int = 0
+    quality: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _known("stream", self.stream, STREAMS)
+        _known("replay", self.replay, REPLAYS)
+        _known("generator", self.generator, GENERATORS)
+        _known("solver", self.solver, SOLVERS)
+        _known("precision", self.precision, PRECISIONS)
+        if self.regulariser is not None:
+            _known("regulariser", self.regulariser, REGULARISERS)
+        filled = {"labels": self.labels or REPLAYS[self.replay].labels}
+        if self.steps is None and self.epochs is None:
+            filled["steps"] = 300 if self.dataset == "digits" else 2000  # type: ignore[assignment]
+        _known("labels", filled["labels"], ("hard", "soft", "code"))
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        arm = REPLAYS[self.replay]
+        if arm.dreams and not arm.conditional and self.labels == "code":
+            raise ValueError("labels 'code' need a conditional generator: use replay 'conditional'")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give a budget in steps or in epochs, not both")
+        for name in ("steps", "epochs", "generator_steps", "batch", "per_class", "tasks"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+
+
+def _known(what: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise ValueError(f"unknown {what} '{name}': choose one of {', '.join(names)}")
+
+
+# ---------------------------------------------------------------- building
+
+
+def build_stream(config: Config) -> Stream:
+    """The stream that a config describes.
+
+    Raises:
+        ValueError: unknown data set, tasks that don't divide the classes, and so on.
+    """
+    names = config.dataset.split("+")
+    pairs: dict[str, Pair] = {name: load(name) for name in names}
+    if config.stream == "domains":
+        return domains(pairs, config.scenario)
+    if len(names) > 1:
+        raise ValueError(f"several data sets ({config.dataset}) make a stream of domains only")
+    kinds: dict[str, Callable[..., Stream]] = {
+        "split": partial(split, seed=config.seed, order=config.class_order),
+        "permuted": partial(permuted, seed=config.seed),
+        "rotated": rotated,
+    }
+    return kinds[config.stream](pairs[names[0]], config.tasks, config.scenario)
+
+
+def build_label(config: Config) -> Label:
+    """How replayed rows are labelled."""
+    labels: dict[str | None, Label]
+    labels = {"hard": Hard(), "soft": Soft(config.temperature), "code": ByCode()}
+    return labels[config.labels]
+
+
+def build_strategy(config: Config) -> Strategy:
+    """What is rehearsed, and how much it counts."""
+    strategy = REPLAYS[config.replay].strategy(build_label(config), config)
+    return (
+        strategy if config.importance is None else replace(strategy, importance=config.importance)
+    )
+
+
+def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
+    """An untrained scholar for the stream; its weights follow from the seed."""
+    arm = REPLAYS[config.replay]
+    sizes = {"hidden": config.hidden, "latent_dim": config.latent_dim}
+    sizes["critic_steps"] = config.critic_steps
+    given = {name: value for name, value in sizes.items() if value is not None}
+    with seeded(config.seed, 0):
+        wide = {} if config.hidden is None or config.solver != "mlp" else {"hidden": config.hidden}
+        solver = SOLVERS[config.solver](stream.shape, stream.legend.outputs, **wide)
+        generator = None
+        if arm.dreams:
+            classes = stream.legend.codes if arm.conditional else None
+            generator = _make(config.generator, stream.shape, classes, given)
+    regulariser = None
+    if config.regulariser is not None:
+        strength = {} if config.strength is None else {"strength": config.strength}
+        regulariser = REGULARISERS[config.regulariser](solver, **strength)
+    return GenerativeReplay(
+        solver,
+        generator,
+        device,
+        strategy=build_strategy(config),
+        legend=stream.legend,
+        regulariser=regulariser,  # type: ignore[arg-type]
+        batch=config.batch,
+        lr=config.lr,
+        seed=config.seed,
+        reset_optimisers=config.reset_optimisers,
+        precision=PRECISIONS[config.precision],
+    )
+
+
+def _make(name: str, shape: nets.Shape, classes: int | None, sizes: dict[str, int]) -> nn.Module:
+    try:
+        return GENERATORS[name](shape, classes, **sizes)
+    except TypeError:
+        raise ValueError(f"generator '{name}' has no option among {', '.join(sizes)}") from None
+
+
+# ---------------------------------------------------------------- running
+
+
+@dataclass
+class State:
+    """What a run has found so far: everything in the record that grows."""
+
+    matrix: list[list[float]] = field(default_factory=list)  # rows of the accuracy matrix
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    quality: list[dict[str, Any]] = field(default_factory=list)
+    dreams: list[Tensor] = field(default_factory=list)  # 20 after each task, bytes
+    steps: int = 0
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class Run:
+    """A stream, a scholar and what was measured; `step_task` learns the next task."""
+
+    def __init__(self, config: Config, device: str = "auto", stream: Stream | None = None):
+        self.config = config
+        self.stream = stream or build_stream(config)
+        self.scholar = build_scholar(config, self.stream, device)
+        self.legend = self.stream.legend.to(self.scholar.device)
+        self.state = State()
+        # all tests of a short stream stay on the device, a long stream's are built anew
+        self.test = lru_cache(maxsize=20)(self._test)
+        self.judge: Judge | None = None
+
+    def _test(self, task: int) -> Examples:
+        return self.stream[task].test.to(self.scholar.device)
+
+    def accuracies(self, tasks: int) -> list[float]:
+        """The solver's accuracy on the first `tasks` tasks."""
+        return [accuracy(self.scholar.solver, self.test(t), self.legend) for t in range(tasks)]
+
+    def step_task(self, progress: Progress | None = None) -> None:
+        """Learn the next task and measure; the first call measures the untrained solver too."""
+        begun, state, config = time.perf_counter(), self.state, self.config
+        if not state.matrix:
+            state.matrix.append(self.accuracies(len(self.stream)))
+        task = len(state.matrix) - 1
+
+        def watch(done: int, total: int) -> None:
+            if config.curve_every and done % config.curve_every == 0:
+                point = {"task": task, "step": done, "accuracy": self.accuracies(task + 1)}
+                state.curve.append(point)
+            if progress is not None:
+                progress(task, len(self.stream), done / total)
+
+        trained = self.scholar.train_task(
+            self.stream[task].train,
+            task,
+            epochs=config.epochs or 1,
+            replay_ratio=config.replay_ratio,
+            steps=config.steps,
+            generator_steps=config.generator_steps,
+            watch=watch,
+        )
+        state.matrix.append(self.accuracies(len(self.stream)))
+        if self.scholar.generator is not None:
+            state.dreams.append(self._dreams(20))
+            if config.quality:
+                state.quality.append(self._quality())
+        state.steps += len(trained.solver_loss)
+        state.training_seconds += trained.seconds
+        state.seconds += time.perf_counter() - begun
+
+    def _dreams(self, n: int) -> Tensor:
+        """n dreams (n, *shape) as bytes, of all classes met in turn if that can be asked for."""
+        met = self.scholar.seen.nonzero().squeeze(1)
+        code = met[torch.arange(n, device=met.device) * len(met) // n]
+        with seeded(self.config.seed, 2, len(self.state.matrix)):
+            return (sample(self.scholar.generator, n, code) * 255).round().byte().cpu()
+
+    def _quality(self) -> dict[str, Any]:
+        """Judge 2,000 dreams of the scholar as it is now."""
+        if self.judge is None:
+            self.judge = self._train_judge()
+        with seeded(self.config.seed, 1, len(self.state.matrix)), torch.no_grad():
+            code = torch.multinomial((self.scholar.seen > 0).float(), 2000, replacement=True)
+            dreams = sample(self.scholar.generator, 2000, code)
+            with nets.evaluating(self.scholar.solver):
+                answer = (self.scholar.solver(dreams) + self.legend.mask[code]).argmax(1)
+        met = self.scholar.seen.nonzero().squeeze(1)
+        answers = self.legend.target.argmax(1)  # (C,) the output that each code calls for
+        return assess(self.judge, dreams, answer, met, answers)
+
+    def _train_judge(self) -> Judge:
+        """A classifier of all codes, taught with real examples, at most 60,000 of them."""
+        share = 60_000 // len(self.stream)
+        parts = []
+        for task in self.stream:
+            train = task.train
+            rows = torch.Generator().manual_seed(mixed(self.config.seed, task.id))
+            parts.append(train[torch.randperm(len(train), generator=rows)[:share]])
+        real = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+        return judge(real, self.legend.codes, seed=self.config.seed, device=self.scholar.device)
+
+    def record(self) -> Record:
+        """The record of a finished run, ready for JSON."""
+        state = self.state
+        return {
+            "accuracy_matrix": state.matrix,
+            **summary(np.array(state.matrix)),
+            "tasks": list(self.stream.names),
+            "config": asdict(self.config),
+            "seconds": state.seconds,
+            "steps_per_second": state.steps / state.training_seconds,
+            "environment": environment(self.scholar.device),
+            "curve": state.curve,
+            "quality": state.quality,
+        }
+
+
+def run(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    stream: Stream | None = None,
+    progress: Progress | None = None,
+    after_task: Callable[[Run], None] | None = None,
+) -> Record:
+    """Run an experiment and record it.
+
+    Args:
+        config: what to run.
+        out: folder for `result.json` and `checkpoint.pt`, written at each task's end; None keeps
+            nothing.
+        resume: go on from the checkpoint in `out`, if there is one; a finished run is only read.
+        device: see `nets.pick_device`.
+        stream: your own, instead of the one that config names.
+        progress: called often, with the task, how many there are, and how much of it is done.
+        after_task: called with the run when a task has been learned.
+
+    Raises:
+        ValueError: bad options; a folder that holds another run, or a damaged checkpoint.
+        Diverged: a loss became nan.
+        OSError: the folder can't be written.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None and (done := _finished(config, folder, resume)) is not None:
+        return done
+    work = Run(config, device, stream)
+    if folder is not None:
+        _claim(folder)
+        if resume:
+            _restore(work, folder / "checkpoint.pt")
+    while len(work.state.matrix) <= len(work.stream):
+        work.step_task(progress)
+        if folder is not None:
+            _save(work, folder / "checkpoint.pt")
+        if after_task is not None:
+            after_task(work)
+    record = work.record()
+    if folder is not None:
+        write_json(folder / "result.json", record)
+    return record
+
+
+# ---------------------------------------------------------------- the folder of a run
+
+
+def _finished(config: Config, folder: Path, resume: bool) -> Record | None:
+    """The record in the folder if it is this run's; refuses a folder that holds another."""
+    result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
+    if not result.exists():
+        if checkpoint.exists() and not resume:
+            raise ValueError(f"{folder} holds an unfinished run: add --resume, or choose another")
+        return None
+    try:
+        record = json.loads(result.read_text())
+        stored = record["config"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{result} is damaged: remove it, or choose another folder") from None
+    _same(config, stored, folder)
+    if not resume:
+        raise ValueError(
+            f"{folder} holds this run already: add --resume to read it, or choose another"
+        )
+    return dict(record)
+
+
+def _same(config: Config, stored: Any, folder: Path) -> None:
+    mine = json.loads(json.dumps(asdict(config)))
+    other = json.loads(json.dumps(stored))
+    differing = [f.name for f in fields(config) if mine[f.name] != other.get(f.name)]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run with another {', '.join(differing)}: choose another folder"
+        )
+
+
+def _claim(folder: Path) -> None:
+    """Make sure that the folder is there and can be written to, before anything is computed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / ".probe") as probe:
+        probe.touch()
+    (folder / ".probe").unlink()
+
+
+def _save(work: Run, path: Path) -> None:
+    saved = {
+        "config": asdict(work.config),
+        "scholar": work.scholar.state_dict(),
+        "state": asdict(work.state),
+    }
+    with replacing(path) as partial_path:
+        torch.save(saved, partial_path)
+
+
+def _restore(work: Run, path: Path) -> None:
+    """Go on where the checkpoint left off. Loading runs no code from the file."""
+    if not path.exists():
+        return
+    try:
+        saved = torch.load(path, map_location=work.scholar.device, weights_only=True)
+        config, scholar, state = saved["config"], saved["scholar"], State(**saved["state"])
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of ours: remove it to start anew"
+        ) from None
+    _same(work.config, config, path.parent)
+    work.scholar.load_state_dict(scholar)
+    work.state = state
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a run's figures depend on besides its config."""
+    from . import __version__
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "genreplay_core": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the package runs from, if it runs from one."""
+    ask = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

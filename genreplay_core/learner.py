@@ -1,0 +1,514 @@
+"""`GenerativeReplay`: a scholar that learns one task after the other.
+
+    scholar = GenerativeReplay(solver, mlp_vae((1, 28, 28)), device="auto")
+    for task_id, loader in enumerate(loaders):
+        scholar.train_task(loader, task_id, epochs=10, replay_ratio=0.5)
+
+A scholar is a solver with a generator (Shin et al. 2017). When a task begins, both are copied
+into a frozen scholar, in eval mode, which stays as it is until the task ends: it dreams the past
+and labels its dreams. Solver and generator then minimise the same mixture,
+
+    r * loss(new rows) + (1 - r) * loss(replayed rows)                            (equation 1)
+
+with r in the row weights. Data is read onto the device once and drawn there; a block of steps is
+drawn and dreamt together; a step waits for nothing. Each dream is used once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .data import Data, Examples, Legend, as_float, gather, identity, labelled
+from .generators import adapted, optimisers, sample
+from .nets import adam, cross_entropy, descend, evaluating, pick_device
+from .regularisers import Regulariser
+from .replay import Past, Replay, Strategy, generative, none
+from .seeds import seeded, unmoved
+
+BLOCK = 16  # steps whose rows are drawn and dreamt at once: bounds memory, saves dispatches
+
+Watch = Callable[[int, int], None]  # (steps done, steps in all)
+Step = Callable[[Data, Tensor], Tensor]  # (rows of one batch, their weights) -> loss
+
+
+class Diverged(RuntimeError):
+    """A loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a task's training leaves behind.
+
+    solver_loss: (steps,); generator_loss: (generator steps,); seconds: wall clock.
+    """
+
+    solver_loss: Tensor
+    generator_loss: Tensor
+    seconds: float
+
+
+@dataclass
+class Trainee:
+    """What is trained: one step of it, how many steps, and the losses so far."""
+
+    step: Step
+    budget: int
+    losses: list[Tensor] = field(default_factory=list)  # a vector for each block
+
+    def all_losses(self) -> Tensor:
+        return torch.cat(self.losses) if self.losses else torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a batch is made of: `new` rows that weigh r together, `old` that weigh 1 - r."""
+
+    replay: Replay | None
+    new: int
+    old: int
+    weight: Tensor  # (new + old,), sums to 1
+
+    @staticmethod
+    def of(replay: Replay | None, new: int, old: int, r: float, device: torch.device) -> Mixture:
+        if replay is None or old == 0 or r == 1:
+            return Mixture(None, new, 0, torch.full((new,), 1 / new, device=device))
+        parts = ((new, r / new), (old, (1 - r) / old))
+        weight = torch.cat([torch.full((n,), w, device=device) for n, w in parts])
+        return Mixture(replay, new, old, weight)
+
+
+class GenerativeReplay:
+    """A solver and a generator that learn a stream of tasks without its past data.
+
+    Args:
+        solver: any `nn.Module` from images (N, *shape) to outputs (N, K).
+        generator: any `nn.Module` with `latent_dim`, `decode(z)` and `train_step(x)`, or None
+            for a strategy that needs no dreams.
+        device: "auto", "cpu", "cuda", "mps", "xpu" or a `torch.device`.
+        strategy: what is rehearsed and how much it counts; see `genreplay_core.replay`. Default:
+            generative replay with soft labels, or none without a generator.
+        legend: what class codes mean, from a `Stream`. Without it labels are outputs
+            (class-incremental learning).
+        regulariser: `EWC(solver)` or `SI(solver)`, or None.
+        batch: new rows in a step.
+        lr: learning rate of the solver's Adam. (A generator has its own.)
+        seed: makes training follow from this number alone; None leaves torch's global state in
+            charge.
+        reset_optimisers: forget the optimisers' state when a task begins, instead of keeping it.
+        precision: e.g. `torch.bfloat16` for autocast, or None for float32.
+
+    Raises:
+        TypeError: the generator lacks a part of the protocol.
+        ValueError: the device isn't there; the batch isn't positive.
+    """
+
+    def __init__(
+        self,
+        solver: nn.Module,
+        generator: nn.Module | None = None,
+        device: str | torch.device = "auto",
+        *,
+        strategy: Strategy | None = None,
+        legend: Legend | None = None,
+        regulariser: Regulariser | None = None,
+        batch: int = 128,
+        lr: float = 1e-3,
+        seed: int | None = None,
+        reset_optimisers: bool = False,
+        precision: torch.dtype | None = None,
+    ):
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        self.device = pick_device(str(device))
+        self.strategy = strategy or (none() if generator is None else generative())
+        self.solver = solver.to(self.device)
+        self.generator = None if generator is None else adapted(generator).to(self.device)
+        self.regulariser = None if regulariser is None else regulariser.to(self.device)
+        self.optimiser = adam(solver.parameters(), lr)
+        self.frozen_solver = _frozen(self.solver)
+        self.frozen_generator = None if self.generator is None else _frozen(self.generator)
+        self.legend = None if legend is None else legend.to(self.device)
+        self.batch, self.seed = batch, seed
+        self.reset_optimisers, self.precision = reset_optimisers, precision
+        self.tasks: list[int] = []  # in the order met
+        self.observed = 0  # batches, by `observe`
+        self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
+        self.kept: Examples | None = None
+        self.past_kept: Examples | None = None
+
+    @property
+    def past(self) -> Past:
+        """What is left of the tasks before the present one."""
+        assert self.legend is not None
+        live = (self.solver, self.generator)
+        frozen = (self.frozen_solver, self.frozen_generator)
+        return Past(*frozen, live, self.legend, self.past_seen, self.past_kept)
+
+    # ------------------------------------------------------------ learning
+
+    def train_task(
+        self,
+        dataloader: Any,
+        task_id: int,
+        epochs: float = 10,
+        replay_ratio: float = 0.5,
+        *,
+        steps: int | None = None,
+        generator_steps: int | None = None,
+        watch: Watch | None = None,
+    ) -> Trained:
+        """Learn one task.
+
+        Args:
+            dataloader: a DataLoader, any iterable of (x, y) batches, a torchvision-style data
+                set, a pair of tensors or `Examples`; pixels in [0, 1] or bytes.
+            task_id: a number for the task. A new number freezes the scholar as it is now; the
+                number of the last call goes on with that task.
+            epochs: passes over the data; ignored when `steps` is given.
+            replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
+            steps: the solver's budget in steps.
+            generator_steps: the generator's budget; default: the solver's.
+            watch: called after each block of steps, with the steps done and those in all. If
+                solver and generator rehearse different things, one is trained after the other
+                and the steps of both count.
+
+        Raises:
+            ValueError: empty or invalid data, labels beyond the solver's outputs, images that the
+                solver or generator can't take, a budget below one step, a negative ratio, a task
+                that was left already.
+            Diverged: a loss became nan or infinite; says in which task and at which step.
+        """
+        examples = self._read(dataloader)
+        solver = Trainee(self.solver_step, _budget(steps, epochs, len(examples), self.batch))
+        generator = Trainee(self.generator_step, _at_least_one(generator_steps or solver.budget))
+        old = _old_rows(replay_ratio, self.batch)
+        begun = time.perf_counter()
+        self._enter(task_id)
+        with self._randomness(len(self.tasks)), self._autocast():
+            passes = self._passes(solver, generator)
+            total, done = sum(_longest(trainees) for _, trainees in passes), 0
+            for replay, trainees in passes:
+                mixture = self._mixture(replay, self.batch, old)
+                for steps in self._train(examples, mixture, trainees):
+                    done += steps
+                    if watch is not None:
+                        with unmoved():  # looking must not change what is looked at
+                            watch(done, total)
+            self._leave(examples)
+        seconds = time.perf_counter() - begun
+        return Trained(solver.all_losses(), generator.all_losses(), seconds)
+
+    def observe(
+        self, x: Tensor, y: Tensor, *, snapshot_every: int = 500, replay_ratio: float = 1.0
+    ) -> Tensor:
+        """Learn one batch of a stream without task boundaries; returns the solver's loss.
+
+        The scholar is frozen anew every `snapshot_every` batches: what lies between two
+        snapshots plays the part of a task. x (N, *shape), y (N,) class codes. Batches that come
+        from the host are checked; those already on the device are trusted, so that nothing waits.
+
+        Raises:
+            ValueError: as `train_task`; the strategy stores examples, which needs tasks.
+        """
+        if self.strategy.stored != 0:
+            raise ValueError("observe() stores nothing: use a strategy that dreams, or train_task")
+        examples = self._read((x, y)) if x.device.type == "cpu" else Examples(as_float(x), y)
+        if self.observed % snapshot_every == 0:
+            self._enter(len(self.tasks))
+        self.observed += 1
+        solver, generator = Trainee(self.solver_step, 1), Trainee(self.generator_step, 1)
+        with self._randomness(0, self.observed), self._autocast():
+            for replay, trainees in self._passes(solver, generator):
+                old = _old_rows(replay_ratio, len(examples))
+                mixture = self._mixture(replay, len(examples), old)
+                (batch,) = self._batches(examples, mixture, 1)
+                for trainee in trainees:
+                    trainee.losses.append(trainee.step(batch, mixture.weight))
+        self.seen.index_add_(0, examples.y, torch.ones_like(examples.y, dtype=torch.float))
+        return solver.losses[0]
+
+    def solver_step(self, batch: Data, weight: Tensor) -> Tensor:
+        """One step of the solver. The row weights are in the targets already."""
+        loss = cross_entropy(self.solver(batch.x), batch.y, batch.mask, batch.temperature)
+        if self.regulariser is None:
+            return descend(self.optimiser, loss)
+        descend(self.optimiser, loss + self.regulariser.loss(self.solver))
+        self.regulariser.after_step(self.solver)
+        return loss.detach()
+
+    def generator_step(self, batch: Data, weight: Tensor) -> Tensor:
+        """One step of the generator."""
+        return self.generator.train_step(batch.x, batch.code, weight)  # type: ignore
+
+    # ------------------------------------------------------------ the loop
+
+    def _passes(
+        self, solver: Trainee, generator: Trainee
+    ) -> list[tuple[Replay | None, list[Trainee]]]:
+        """Who rehearses the same thing shares its dreams; else one is trained after the other."""
+        strategy = self.strategy
+        if self.generator is None:
+            return [(strategy.solver, [solver])]
+        if strategy.solver == strategy.generator:
+            return [(strategy.solver, [solver, generator])]
+        return [(strategy.solver, [solver]), (strategy.generator, [generator])]
+
+    def _mixture(self, replay: Replay | None, new: int, old: int) -> Mixture:
+        r = self.strategy.weight_of_new(len(self.tasks))
+        return Mixture.of(replay, new, old, r, self.device)
+
+    def _train(
+        self, examples: Examples, mixture: Mixture, trainees: list[Trainee]
+    ) -> Iterator[int]:
+        """Train in blocks; yields the number of steps of each."""
+        rows, total = shuffled(len(examples), self.device), _longest(trainees)
+        for start in range(0, total, BLOCK):
+            steps = min(BLOCK, total - start)
+            batches = self._batches(examples[rows(steps * mixture.new)], mixture, steps)
+            for trainee in trainees:
+                mine = batches[: max(trainee.budget - start, 0)]
+                self._record(trainee, [trainee.step(b, mixture.weight) for b in mine], start)
+            yield steps
+
+    @torch.no_grad()
+    def _batches(self, new: Examples, mixture: Mixture, steps: int) -> list[Data]:
+        """`steps` batches: new rows, then old ones, dreamt and labelled at once."""
+        assert self.legend is not None
+        rows = labelled(new, self.legend)
+        block = Data._make(part.unflatten(0, (steps, mixture.new)) for part in rows)
+        if mixture.replay is not None:
+            dreams = mixture.replay(self.past, rows, steps * mixture.old)
+            old = [part.unflatten(0, (steps, mixture.old)) for part in dreams]
+            block = Data._make(torch.cat(pair, 1) for pair in zip(block, old, strict=True))
+        # weighting the targets weights the loss; T^2 keeps the gradient's size (Hinton et al.)
+        weight = mixture.weight.unsqueeze(1) * block.temperature.square()
+        block = block._replace(y=block.y * weight)
+        return [Data._make(batch) for batch in zip(*(part.unbind() for part in block), strict=True)]
+
+    def _record(self, trainee: Trainee, losses: list[Tensor], start: int) -> None:
+        """Keep a block's losses; the one look at them that waits for the device."""
+        if not losses:
+            return
+        block = torch.stack(losses)
+        trainee.losses.append(block)
+        if block.device.type != "meta" and not block.isfinite().all():
+            step = start + int((~block.isfinite()).nonzero()[0]) + 1
+            raise Diverged(
+                f"the loss became {float(block[step - start - 1])} in task {self.tasks[-1]} at "
+                f"step {step}: lower the learning rate, or look for extreme images"
+            )
+
+    # ------------------------------------------------------------ before and after a task
+
+    def _read(self, source: Any) -> Examples:
+        """Examples on the device, known to fit the solver, the generator and the legend."""
+        examples = gather(source)
+        row = examples[:1].to(self.device)
+        outputs = _outputs(self.solver, row.x)
+        if self.legend is None:
+            self.legend = identity(outputs).to(self.device)
+        if self.legend.outputs != outputs:
+            raise ValueError(f"the solver has {outputs} outputs, expected {self.legend.outputs}")
+        if not len(self.seen):
+            self.seen = torch.zeros(self.legend.codes, device=self.device)
+            self.past_seen = self.seen.clone()
+        if self.generator is not None:
+            _check_generator(self.generator, row)
+        if examples.y.device.type == "cpu" and int(examples.y.max()) >= self.legend.codes:
+            raise ValueError(
+                f"label {int(examples.y.max())} is out of range: "
+                f"expected 0..{self.legend.codes - 1}, one for each class the solver can name"
+            )
+        return examples.to(self.device)
+
+    def _enter(self, task_id: int) -> None:
+        """Freeze the scholar if the task is a new one."""
+        if self.tasks and task_id == self.tasks[-1]:
+            return
+        if task_id in self.tasks:
+            raise ValueError(f"task {task_id} was left already: give a new task a new number")
+        self.tasks.append(task_id)
+        _copy_state(self.solver, self.frozen_solver)
+        if self.generator is not None and self.frozen_generator is not None:
+            _copy_state(self.generator, self.frozen_generator)
+        self.past_seen, self.past_kept = self.seen.clone(), self.kept
+        if self.reset_optimisers:
+            for _, optimiser in self._optimisers():
+                optimiser.state.clear()
+
+    def _leave(self, examples: Examples) -> None:
+        """Note which codes were met, store what the strategy stores, consolidate weights."""
+        ones = torch.ones_like(examples.y, dtype=torch.float)
+        self.seen = self.past_seen.index_add(0, examples.y, ones)
+        if self.strategy.stored != 0:
+            chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
+            parts = [part for part in (self.past_kept, chosen) if part is not None]
+            self.kept = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+        if self.regulariser is not None:
+            draw, legend = shuffled(len(examples), self.device), self.legend
+            assert legend is not None
+            self.regulariser.end_task(self.solver, lambda n: labelled(examples[draw(n)], legend))
+
+    def _randomness(self, *where: int) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.seed is None else seeded(self.seed, *where)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    # ------------------------------------------------------------ saving
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {
+            "solver": self.solver,
+            "generator": self.generator,
+            "frozen_solver": self.frozen_solver,
+            "frozen_generator": self.frozen_generator,
+            "regulariser": self.regulariser,
+        }
+        return {name: m for name, m in modules.items() if m is not None}
+
+    def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        inner = optimisers(self.generator) if self.generator is not None else ()
+        return [("solver", self.optimiser), *((f"generator.{name}", o) for name, o in inner)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a scholar needs to go on, as tensors and plain values."""
+        kept = {"kept": self.kept, "past_kept": self.past_kept}
+        return {
+            "modules": {name: m.state_dict() for name, m in self._modules().items()},
+            "optimisers": {name: o.state_dict() for name, o in self._optimisers()},
+            "tasks": list(self.tasks),
+            "observed": self.observed,
+            "seen": self.seen,
+            "past_seen": self.past_seen,
+            "kept": {name: (e.x, e.y) for name, e in kept.items() if e is not None},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off, with networks of the same kind.
+
+        Raises:
+            ValueError: the state is another scholar's, or damaged.
+        """
+        try:
+            for name, module in self._modules().items():
+                module.load_state_dict(state["modules"][name])
+            for name, optimiser in self._optimisers():
+                optimiser.load_state_dict(state["optimisers"][name])
+            kept = {name: Examples(*pair).to(self.device) for name, pair in state["kept"].items()}
+            self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")
+            self.tasks, self.observed = list(state["tasks"]), int(state["observed"])
+            self.seen = state["seen"].to(self.device)
+            self.past_seen = state["past_seen"].to(self.device)
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"this state doesn't fit the scholar: {reason}") from None
+
+
+def shuffled(n: int, device: torch.device) -> Callable[[int], Tensor]:
+    """A function that draws the next `k` of n row numbers: each epoch a new permutation."""
+    order = torch.randperm(n, device=device)
+
+    def draw(k: int) -> Tensor:
+        nonlocal order
+        while len(order) < k:
+            order = torch.cat([order, torch.randperm(n, device=device)])
+        taken, order = order[:k], order[k:]
+        return taken
+
+    return draw
+
+
+def accuracy(solver: nn.Module, examples: Examples, legend: Legend, chunk: int = 2000) -> float:
+    """The fraction (0..1) of examples that the solver answers as the legend wants.
+
+    Examples and legend are on the solver's device; the solver's mode is left as it was.
+    """
+    right = torch.zeros((), device=examples.x.device)
+    with evaluating(solver):
+        for x, code in zip(examples.x.split(chunk), examples.y.split(chunk), strict=True):
+            answer = (solver(as_float(x)) + legend.mask[code]).argmax(1)
+            right += (answer == legend.target[code].argmax(1)).sum()
+    return float(right) / len(examples)
+
+
+# ---------------------------------------------------------------- small helpers
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _copy_state(source: nn.Module, target: nn.Module) -> None:
+    """Copy parameters and buffers in place, so that their addresses stay."""
+    pairs = zip(_tensors(source), _tensors(target), strict=True)
+    for new, old in pairs:
+        old.copy_(new)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+def _longest(trainees: list[Trainee]) -> int:
+    return max(trainee.budget for trainee in trainees)
+
+
+def _at_least_one(steps: int) -> int:
+    if steps < 1:
+        raise ValueError(f"a budget must be at least one step, got {steps}")
+    return steps
+
+
+def _budget(steps: int | None, epochs: float, n: int, batch: int) -> int:
+    return _at_least_one(math.ceil(epochs * n / batch) if steps is None else steps)
+
+
+def _old_rows(replay_ratio: float, batch: int) -> int:
+    if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
+        raise ValueError(f"replay_ratio must be 0 or more, got {replay_ratio}")
+    return round(batch * replay_ratio)
+
+
+def _outputs(solver: nn.Module, x: Tensor) -> int:
+    """The solver's number of outputs, from one image x (1, *shape)."""
+    try:
+        with evaluating(solver):
+            out = solver(x)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the solver can't take images {tuple(x.shape[1:])}: {reason}") from None
+    if out.dim() != 2:
+        raise ValueError(f"the solver gives shape {tuple(out.shape)}, expected (N, outputs)")
+    return out.shape[1]
+
+
+def _check_generator(generator: nn.Module, row: Examples) -> None:
+    dream = sample(generator, 1, row.y)
+    if dream.shape != row.x.shape:
+        raise ValueError(
+            f"the generator makes images {tuple(dream.shape[1:])}, "
+            f"expected {tuple(row.x.shape[1:])}, the shape of the data"
+        )
+
+
+def _some_of_each(code: Tensor, count: int | None) -> Tensor:
+    """Row numbers of `count` random rows of each code, all rows if None."""
+    if count is None:
+        return torch.arange(len(code), device=code.device)
+    order = torch.randperm(len(code), device=code.device)
+    chosen = [order[code[order] == c][:count] for c in code.unique()]
+    return torch.cat(chosen)

@@ -1,0 +1,177 @@
+"""Networks and the few lines that every training step needs.
+
+A network here is a plain `nn.Module` from images to numbers. Shapes are given without the batch
+dimension: `(1, 28, 28)` for MNIST. Anything with the same inputs and outputs can take its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Shape = tuple[int, ...]
+
+
+def mlp(sizes: Iterable[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of the given sizes with an activation between them, none at the end.
+
+    `mlp([784, 400, 400, 10])` is the solver of the published split-MNIST recipe.
+    """
+    widths = list(sizes)
+    layers: list[nn.Module] = []
+    for i, o in itertools.pairwise(widths):
+        layers += [nn.Linear(i, o), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def mlp_solver(shape: Shape, outputs: int, hidden: int = 400) -> nn.Module:
+    """Two hidden layers: (N, *shape) -> (N, outputs)."""
+    return nn.Sequential(nn.Flatten(), mlp([math.prod(shape), hidden, hidden, outputs]))
+
+
+def conv_solver(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
+    """Three convolutions, the last two halving the image, and a linear layer. shape: (c, h, w)."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, padding=1),
+        nn.ReLU(),
+        *_halve(width, 2 * width, nn.ReLU()),
+        *_halve(2 * width, 4 * width, nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(4 * width * math.prod(halved(shape, 2)), outputs),
+    )
+
+
+def conv_encoder(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
+    """Images (N, c, h, w) -> (N, outputs), without normalisation layers, so that it may serve as
+    the critic of a GAN with a gradient penalty."""
+    return nn.Sequential(
+        *_halve(shape[0], width, nn.LeakyReLU(0.2)),
+        *_halve(width, 2 * width, nn.LeakyReLU(0.2)),
+        nn.Flatten(),
+        nn.Linear(2 * width * math.prod(halved(shape, 2)), 256),
+        nn.LeakyReLU(0.2),
+        nn.Linear(256, outputs),
+    )
+
+
+def conv_decoder(inputs: int, shape: Shape, width: int = 32) -> nn.Module:
+    """Vectors (N, inputs) -> images (N, c, h, w) before the sigmoid: the encoder backwards."""
+    h, w = halved(shape, 2)
+    return nn.Sequential(
+        nn.Linear(inputs, 256),
+        nn.ReLU(),
+        nn.Linear(256, 2 * width * h * w),
+        nn.ReLU(),
+        nn.Unflatten(1, (2 * width, h, w)),
+        *_double(2 * width, width, halved(shape, 1)),
+        nn.ReLU(),
+        *_double(width, shape[0], halved(shape, 0)),
+    )
+
+
+def mlp_decoder(inputs: int, shape: Shape, hidden: int = 400) -> nn.Module:
+    """Vectors (N, inputs) -> images (N, *shape) before the sigmoid, two hidden layers."""
+    return nn.Sequential(
+        mlp([inputs, hidden, hidden, math.prod(shape)]), nn.Unflatten(1, tuple(shape))
+    )
+
+
+def halved(shape: Shape, times: int) -> Shape:
+    """Height and width after `times` convolutions of stride 2: 28 -> 14 -> 7, 7 -> 4."""
+    return tuple(-(-side // 2**times) for side in shape[1:])
+
+
+def _halve(i: int, o: int, activation: nn.Module) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(i, o, 3, stride=2, padding=1), activation
+
+
+def _double(i: int, o: int, size: Shape) -> tuple[nn.Module, ...]:
+    return nn.Upsample(size=size), nn.Conv2d(i, o, 3, padding=1)
+
+
+# ---------------------------------------------------------------- one step
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Adam in as few kernels as the device allows: fused, or foreach where fused is missing."""
+    held = [p for p in parameters if p.requires_grad]
+    fused = {p.device.type for p in held} <= {"cpu", "cuda"}
+    return torch.optim.Adam(held, lr=lr, betas=betas, fused=fused, foreach=not fused)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """One step down the gradient of `loss`; returns the loss without its graph.
+
+    Only the optimiser's own parameters get a gradient: a GAN's generator step computes none for
+    the critic.
+    """
+    optimiser.zero_grad()
+    loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
+    optimiser.step()
+    return loss.detach()
+
+
+def cross_entropy(
+    logits: Tensor, target: Tensor, mask: Tensor, temperature: Tensor | None = None
+) -> Tensor:
+    """The one solver loss: sum over rows of `-target . log softmax((logits + mask) / T)`.
+
+    Rows are weighted by what their target sums to, so a weighted mean of rows is this sum over
+    targets that were multiplied by the weights once, outside the step.
+
+    Args:
+        logits, target, mask: (N, K); mask is 0 or -1e9.
+        temperature: (N, 1), 1 everywhere if not given (Hinton, Vinyals and Dean 2015).
+    """
+    if temperature is None:
+        return F.cross_entropy(logits + mask, target, reduction="sum")
+    # mask / T is as good as the mask: what is forbidden stays forbidden
+    scaled = torch.addcdiv(mask, logits, temperature)
+    return F.cross_entropy(scaled, target, reduction="sum")
+
+
+# ---------------------------------------------------------------- device, randomness, modes
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is the first accelerator there is, else the CPU.
+
+    Raises:
+        ValueError: the device isn't on this machine.
+    """
+    if name == "auto":
+        there = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
+        return there or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device '{name}' can't be used here ({reason}): try --device auto"
+        ) from None
+    return device
+
+
+@contextlib.contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Inside, the modules are in eval mode and no gradient is kept; then as they were."""
+    modes = [m.training for m in modules]
+    for m in modules:
+        m.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, mode in zip(modules, modes, strict=True):
+            m.train(mode)

@@ -1,0 +1,268 @@
+"""Figures of the book and the command line: arrays in, matplotlib figures out.
+
+One style for all: dark ink on an opaque white sheet, so that a figure reads the same on a light
+page, on a dark one and in print; colours that colour-blind readers can tell apart (Okabe and Ito
+2008 for lines, cividis for matrices), always helped by a line style or a printed number.
+
+Figures are made without pyplot, so nothing is global, no backend is needed and a server without a
+display can draw them. A notebook shows the figure that ends a cell after `%matplotlib inline`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+INK = "#1a1a1a"
+FAINT = "#8c8c8c"
+# Okabe and Ito without yellow, which is lost on white; dark and light hues take turns.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000")
+LINES = ("solid", "dashed", "dotted")  # a new one each time the colours run out
+DPI = 150
+
+
+def matrices(results: Mapping[str, ArrayLike]) -> Figure:
+    """Accuracy matrices side by side as heat maps in percent, with one colour bar.
+
+    Args:
+        results: name -> R (T+1, T), fractions in [0, 1]; row i is measured after learning i tasks.
+
+    Returns:
+        A figure with one heat map a name, at most three in a row, titled with the name and the
+        average accuracy at the end. Up to ten tasks, each cell says its percentage. The step line
+        parts the tasks learned so far (below it) from those still to come.
+
+    Raises:
+        ValueError: no result; a matrix that isn't (T+1, T), or holds nan or a value outside
+            [0, 1].
+    """
+    if not results:
+        raise ValueError("there is no accuracy matrix to draw: give at least one")
+    percent = {name: 100 * _checked_matrix(R, name) for name, R in results.items()}
+    alike = len({values.shape for values in percent.values()}) == 1
+    rows = -(-len(percent) // 3)
+    columns = -(-len(percent) // rows)
+    tasks = max(values.shape[1] for values in percent.values())
+    width = min(max(0.42 * tasks, 1.7), 3.0)  # inches: room for a title, and for three abreast
+    height = width * (tasks + 1) / tasks
+    figure = _sheet(1.7 + columns * (width + 0.2), rows * (height + 0.9))
+    figure.set_layout_engine("compressed", wspace=0.06)  # heat maps keep their shape, so close up
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=alike).flat)
+    for ax, (name, values) in zip(axes, percent.items(), strict=False):
+        _heat_map(ax, values)
+        title = f"{fill(name, round(11 * width))}\n{values[-1].mean():.1f} % in the end"
+        ax.set_title(title, color=INK, fontsize=10)
+    for ax in axes[len(percent) :]:
+        ax.remove()
+    bar = figure.colorbar(axes[0].images[0], ax=axes[: len(percent)], aspect=25 * rows)
+    bar.set_label("test accuracy (%)", color=INK, fontsize=9)
+    _plain(bar.ax)
+    return figure
+
+
+def dreams(rows: Sequence[tuple[str, ArrayLike | Tensor]]) -> Figure:
+    """Strips of images under one another, such as what a generator dreams after each task.
+
+    Args:
+        rows: (title, images) from top to bottom. Images have shape (n, c, h, w) with c = 1 or 3,
+            (n, h, w), or (n, d) with d a square number, and values in [0, 1]; a torch tensor on
+            any device will do. Strips shorter than the longest end in white.
+
+    Returns:
+        A figure with the title of each strip at its left.
+
+    Raises:
+        ValueError: no row; images of another shape, or with nan or a value outside [0, 1].
+    """
+    if not rows:
+        raise ValueError("there are no images to draw: give at least one row of (title, images)")
+    pictures = [_pictures(images, title) for title, images in rows]
+    longest = max(len(p) for p in pictures)
+    strips = [_strip(p, longest) for p in pictures]
+    width = min(10.0, 1.2 + 0.75 * longest)
+    height = sum((width - 1.2) * s.shape[0] / s.shape[1] for s in strips) + 0.06 * len(strips)
+    figure = _sheet(width, height + 0.1)
+    axes = figure.subplots(len(strips), 1, squeeze=False).flat
+    for ax, strip, (title, _) in zip(axes, strips, rows, strict=True):
+        ax.imshow(strip, vmin=0, vmax=1, interpolation="nearest")
+        ax.set_ylabel(title, color=INK, fontsize=9, rotation=0, ha="right", va="center")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def curves(
+    step: ArrayLike,
+    accuracy: ArrayLike,
+    boundaries: Sequence[float] = (),
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Accuracy on every task against the training step, with a vertical line at each task change.
+
+    Args:
+        step: (S,) when each point was measured.
+        accuracy: (S, T) fractions in [0, 1]; nan leaves a gap.
+        boundaries: the steps at which the next task begins.
+        names: T names for the legend instead of "task 0", "task 1" and so on.
+
+    Raises:
+        ValueError: the shapes don't fit together; an accuracy is outside [0, 1].
+    """
+    x, y = np.asarray(step, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if y.ndim != 2 or y.size == 0 or x.shape != y.shape[:1]:
+        raise ValueError(f"step {x.shape} and accuracy {y.shape} differ, expected (S,) and (S, T)")
+    if (y < 0).any() or (y > 1).any():
+        raise ValueError("accuracy is outside [0, 1]: divide percentages by 100")
+    names = [f"task {j}" for j in range(y.shape[1])] if names is None else list(names)
+    if len(names) != y.shape[1]:
+        raise ValueError(f"got {len(names)} names, expected one for each of {y.shape[1]} tasks")
+    figure = _sheet(7.5, 3.6)
+    ax = figure.subplots()
+    for boundary in boundaries:
+        ax.axvline(boundary, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+    for j, name in enumerate(names):
+        again, colour = divmod(j, len(COLOURS))
+        style = LINES[again % len(LINES)]
+        ax.plot(x, 100 * y[:, j], color=COLOURS[colour], linestyle=style, linewidth=1.6, label=name)
+    ax.set_ylim(-2, 102)
+    ax.margins(x=0)
+    ax.set_xlabel("training step", color=INK, fontsize=9)
+    ax.set_ylabel("test accuracy (%)", color=INK, fontsize=9)
+    _plain(ax)
+    figure.legend(
+        loc="outside right upper",
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8,
+        ncols=-(-len(names) // 20),
+    )
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write the figure as a PNG image, all or nothing.
+
+    It is written under a temporary name in the same folder and then renamed, so that a reader
+    never meets half a picture and a failure leaves the old one in place.
+
+    Raises:
+        ValueError: the name doesn't end in .png.
+        OSError: the folder isn't there or can't be written to.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"figures are saved as PNG, but the name is '{path.name}': end it in .png")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # The version of matplotlib is left out, so that equal pictures are equal files.
+        figure.savefig(
+            partial,
+            format="png",
+            dpi=DPI,
+            facecolor="auto",
+            bbox_inches="tight",
+            metadata={"Software": None},
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- one style
+
+
+def _sheet(width: float, height: float) -> Figure:
+    """An empty white figure, sizes in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+
+
+def _plain(ax: Axes) -> None:
+    """Set every colour that a reader's own matplotlib settings could turn against the sheet."""
+    ax.set_facecolor("white")
+    ax.tick_params(color=FAINT, labelcolor=INK, labelsize=8, length=3)
+    ax.spines[:].set_color(FAINT)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(False)
+
+
+def _heat_map(ax: Axes, percent: Array) -> None:
+    count, tasks = percent.shape
+    ax.imshow(percent, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    shown = range(0, count, -(-count // 11))
+    ax.set_xticks(shown[: -(-tasks // shown.step)])
+    ax.set_yticks(shown, [f"after task {i - 1}" if i else "untrained" for i in shown])
+    ax.set_xlabel("tested on task", color=INK, fontsize=9)
+    _plain(ax)
+    ax.spines[:].set_visible(False)
+    edges = np.arange(tasks + 1) - 0.5
+    ax.stairs(edges[1:], edges, baseline=None, color="white", linewidth=2)
+    if tasks > 10:
+        return
+    for i, j in product(range(count), range(tasks)):
+        colour = _readable_on(colormaps["cividis"](percent[i, j] / 100))
+        size = 9 if tasks <= 6 else 7
+        ax.text(j, i, f"{percent[i, j]:.0f}", color=colour, fontsize=size, ha="center", va="center")
+
+
+def _readable_on(colour: tuple[float, ...]) -> str:
+    """Ink or white, whichever stands out more: by relative luminance, as in WCAG 2."""
+    rgb = np.asarray(colour[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return INK if linear @ (0.2126, 0.7152, 0.0722) > 0.18 else "white"
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+def _checked_matrix(R: ArrayLike, name: str) -> Array:
+    matrix = np.asarray(R, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] + 1 or matrix.shape[1] == 0:
+        raise ValueError(f"the matrix of '{name}' has shape {matrix.shape}, expected (T+1, T)")
+    _check_fractions(matrix, f"the matrix of '{name}'")
+    return matrix
+
+
+def _check_fractions(values: Array, name: str) -> None:
+    if not ((values >= 0) & (values <= 1)).all():  # nan fails too
+        raise ValueError(f"{name} holds nan or a value outside [0, 1]: expected fractions")
+
+
+def _pictures(images: ArrayLike | Tensor, title: str) -> Array:
+    """Images of any accepted shape as (n, h, w, 3)."""
+    if isinstance(images, Tensor):
+        images = images.detach().to("cpu", torch.float64).numpy()
+    x = np.asarray(images, dtype=np.float64)
+    if x.ndim == 2 and (side := round(x.shape[1] ** 0.5)) ** 2 == x.shape[1]:
+        x = x.reshape(-1, side, side)
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or x.size == 0:
+        raise ValueError(
+            f"the images of '{title}' have shape {np.shape(images)}, "
+            "expected (n, 1 or 3, h, w), (n, h, w) or (n, d) with d a square number"
+        )
+    _check_fractions(x, f"the row '{title}'")
+    return x.transpose(0, 2, 3, 1).repeat(3 // x.shape[1], axis=3)
+
+
+def _strip(pictures: Array, longest: int) -> Array:
+    """Pictures (n, h, w, 3) side by side with white between, as long as `longest` of them."""
+    n, h, w, _ = pictures.shape
+    gap = max(1, w // 14)
+    strip = np.ones((longest, h, w + gap, 3))
+    strip[:n, :, :w] = pictures
+    return strip.transpose(1, 0, 2, 3).reshape(h, -1, 3)[:, :-gap]

@@ -1,0 +1,27 @@
+"""Randomness that follows from whole numbers alone: a seed, a task, an epoch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+
+def mixed(*seed: int) -> int:
+    """One 63-bit seed for a tuple of whole numbers >= 0; near tuples give unrelated seeds."""
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def unmoved() -> contextlib.AbstractContextManager[None]:
+    """After it, torch's random state is what it was before."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+
+
+@contextlib.contextmanager
+def seeded(*seed: int) -> Iterator[None]:
+    """Inside, torch's random numbers follow from `seed` alone; outside, nothing has changed."""
+    with unmoved():
+        torch.manual_seed(mixed(*seed))
+        yield
