@@ -89,6 +89,7 @@ class Data(NamedTuple):
     mask: (N, K) float, added to the outputs: 0 or -1e9.
     code: (N,) int64, the class code, which a conditional generator is told.
     temperature: (N, 1) float, what the outputs are divided by in the loss (1 for hard labels).
+    z: (n, latent_dim) float, the noise from which the last n rows were dreamt, if it is told.
     """
 
     x: Tensor
@@ -96,6 +97,7 @@ class Data(NamedTuple):
     mask: Tensor
     code: Tensor
     temperature: Tensor
+    z: Tensor | None = None
 
 
 def labelled(examples: Examples, legend: Legend) -> Data:

@@ -76,6 +76,10 @@ class Arm:
     conditional: bool = False
 
 
+def _dreaming(label: Label, config: Config) -> Strategy:
+    return replay.generative(label, align=config.align)
+
+
 def _stored(label: Label, config: Config) -> Strategy:
     return replay.stored(config.per_class, label)
 
@@ -86,8 +90,8 @@ def _plain(make: Callable[[Label], Strategy]) -> Callable[[Label, Config], Strat
 
 REPLAYS: dict[str, Arm] = {
     "none": Arm(lambda label, config: replay.none()),
-    "generative": Arm(_plain(replay.generative), dreams=True),
-    "conditional": Arm(_plain(replay.generative), dreams=True, conditional=True),
+    "generative": Arm(_dreaming, dreams=True),
+    "conditional": Arm(_dreaming, dreams=True, conditional=True),
     "stored": Arm(_stored, "code"),
     "exact": Arm(_plain(replay.exact), "hard"),
     "noise": Arm(_plain(replay.noise)),
@@ -109,7 +113,8 @@ class Config:
     replay, generator, solver: names from the tables above.
     labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
     steps, generator_steps: budgets for each task; epochs: instead of steps.
-    importance: r, or None for 1/t. replay_ratio: replayed rows per new row.
+    importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
+        alignment, for dreams of a VAE.
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
     hidden, latent_dim, critic_steps: None keeps the network's own default.
@@ -133,6 +138,7 @@ class Config:
     batch: int = 128
     importance: float | None = None
     replay_ratio: float = 1.0
+    align: bool = False
     per_class: int = 100
     class_order: tuple[int, ...] | None = None
     hidden: int | None = None

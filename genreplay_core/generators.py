@@ -4,14 +4,15 @@ A generator turns standard normal noise into images and learns from batches of t
 
     latent_dim                        how many noise numbers make an image
     decode(z, y=None) -> x            z (N, latent_dim) -> images (N, *shape) in [0, 1]
-    train_step(x, y=None, weight=None) -> loss
+    train_step(x, y=None, weight=None, z=None) -> loss
 
-`y` (N,) are class codes, `weight` (N,) row weights that sum to one (even if not given). Each
+`y` (N,) are class codes, `weight` (N,) row weights that sum to one (even if not given), `z` the
+noise from which the last rows of x were dreamt, if that is told (see `Generative.align`). Each
 generator here owns its optimisers and takes one step of each in `train_step`; one that was told
 the number of `classes` is conditional and needs `y`, the others ignore it. The loss comes back
 as a tensor on the device, without a graph: nothing in a step waits for the device.
 
-Your own generator needs no more than `latent_dim`, `decode(z)` and `train_step(x)`; `adapted`
+Your own generator needs no more than `latent_dim`, `decode(z)` and `train_step(x)`; `Plain`
 says what happens to the rest.
 """
 
@@ -47,7 +48,11 @@ class Generator(Protocol):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
 
     def train_step(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -122,29 +127,44 @@ class VAE(nn.Module):
         mean, logvar = rows.chunk(2, 1)
         return mean, logvar
 
-    def decode_logits(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """Latents (N, latent_dim) of the posterior or prior -> images before the sigmoid."""
-        return self.decoder(self.code(z, y))
+    def from_prior(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Standard normal noise as latents of the prior, (N, latent_dim)."""
+        mean, logvar = self.prior_of(y)
+        return mean + (0.5 * logvar).exp() * z
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         y = y if self.code.classes else None
-        mean, logvar = self.prior_of(y)
-        return self.decode_logits(mean + (0.5 * logvar).exp() * z, y).sigmoid()
+        return self.decoder(self.code(self.from_prior(z, y), y)).sigmoid()
 
     def train_step(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
-        return descend(self.optimiser, self.loss(x, y, even(x) if weight is None else weight))
-
-    def loss(self, x: Tensor, y: Tensor | None, weight: Tensor) -> Tensor:
-        """Weighted sum over rows of the negative evidence lower bound, divided by the pixels."""
         y = y if self.code.classes else None
-        mean, logvar = self.encoder(x).chunk(2, 1)  # (N, latent_dim)
-        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
-        logits = self.decode_logits(z, y)
+        weight = even(x) if weight is None else weight
+        return descend(self.optimiser, self.loss(x, y, weight, z))
+
+    def loss(self, x: Tensor, y: Tensor | None, weight: Tensor, z: Tensor | None = None) -> Tensor:
+        """Weighted sum over rows of the negative evidence lower bound, divided by the pixels.
+
+        Rows whose noise is known (the last `len(z)`) need no encoder: their loss is the
+        cross-entropy between the image that the prior and decoder now make of that noise and
+        the one that the old generator made.
+        """
+        fresh = len(x) if z is None else len(x) - len(z)
+        y_fresh, y_dreamt = (None, None) if y is None else (y[:fresh], y[fresh:])
+        mean, logvar = self.encoder(x[:fresh]).chunk(2, 1)  # (fresh, latent_dim)
+        latent = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        if z is not None:
+            latent = torch.cat([latent, self.from_prior(z, y_dreamt)])
+        logits = self.decoder(self.code(latent, y))
         per_row = weight.view(-1, *[1] * (x.dim() - 1))
         rebuilt = F.binary_cross_entropy_with_logits(logits, x, per_row, reduction="sum")
-        return (rebuilt + weight @ gaussian_kl(mean, logvar, *self.prior_of(y))) / x[0].numel()
+        kl = gaussian_kl(mean, logvar, *self.prior_of(y_fresh))
+        return (rebuilt + weight[:fresh] @ kl) / x[0].numel()
 
 
 def gaussian_kl(mean: Tensor, logvar: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Tensor:
@@ -220,19 +240,23 @@ class WGANGP(nn.Module):
         return self.critic(self.code(self.features(x), y)).squeeze(1)
 
     def train_step(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
         weight = even(x) if weight is None else weight
         for _ in range(self.critic_steps):
             loss = descend(self.critic_optimiser, self.critic_loss(x, y, weight))
-        fake = self.decode(sample_noise(len(x), self.latent_dim, x.device), y)
+        fake = self.decode(noise_for(self, len(x)), y)
         descend(self.optimiser, -(weight @ self.score(fake, y)))
         return loss
 
     def critic_loss(self, x: Tensor, y: Tensor | None, weight: Tensor) -> Tensor:
         """E[score(fake)] - E[score(real)] + penalty, expectations weighted by row."""
         with torch.no_grad():
-            fake = self.decode(sample_noise(len(x), self.latent_dim, x.device), y)
+            fake = self.decode(noise_for(self, len(x)), y)
         gap = self.score(fake, y) - self.score(x, y)
         return weight @ (gap + self.penalty * self.gradient_penalty(x, fake, y))
 
@@ -322,7 +346,11 @@ class FlowMatching(nn.Module):
         return (x_t.view(-1, *self.shape) + 1) / 2
 
     def train_step(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
         return descend(self.optimiser, self.loss(x, y, even(x) if weight is None else weight))
 
@@ -351,20 +379,22 @@ def mlp_flow(
 # ---------------------------------------------------------------- sampling
 
 
-def sample_noise(n: int, latent_dim: int, device: torch.device | str) -> Tensor:
-    """Standard normal latents, (n, latent_dim)."""
-    return torch.randn(n, latent_dim, device=device)
+def noise_for(generator: Any, n: int) -> Tensor:
+    """Standard normal noise for n images, (n, latent_dim), on the generator's device."""
+    device = next(generator.parameters()).device
+    return torch.randn(n, generator.latent_dim, device=device)
+
+
+def dream(generator: Any, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """The images (n, *shape) in [0, 1] of noise z (n, latent_dim), of the classes y (n,) if the
+    generator is conditional. In eval mode, without gradient; the generator's mode is restored."""
+    with evaluating(generator):
+        return generator.decode(z) if y is None else generator.decode(z, y)
 
 
 def sample(generator: Any, n: int, y: Tensor | None = None) -> Tensor:
-    """n images (n, *shape) in [0, 1], of the classes y (n,) if the generator is conditional.
-
-    Drawn in eval mode and without gradient; the generator's mode is restored.
-    """
-    device = next(generator.parameters()).device
-    with evaluating(generator):
-        z = sample_noise(n, generator.latent_dim, device)
-        return generator.decode(z) if y is None else generator.decode(z, y)
+    """n images of fresh noise; see `dream`."""
+    return dream(generator, noise_for(generator, n), y)
 
 
 # ---------------------------------------------------------------- a reader's own generator
@@ -392,47 +422,60 @@ def adapted(generator: nn.Module) -> nn.Module:
             f"{type(generator).__name__} lacks {', '.join(lacking)}: "
             "a generator needs latent_dim, decode(z) and train_step(x)"
         )
-    step: Any = generator.train_step
-    takes = inspect.signature(step).parameters
-    whole = {"y", "weight"} <= takes.keys() and any(optimisers(generator))
+    whole = _takes(generator.train_step) >= {"y", "weight", "z"} and any(optimisers(generator))
     return generator if whole else Plain(generator)
+
+
+def _takes(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
 
 
 class Plain(nn.Module):
     """A generator of the simple form `decode(z)`, `train_step(x) -> loss`, made whole.
 
-    * It is unconditional: class codes are not passed on.
-    * Its `train_step` can't weight rows, so it is given each row as often as its weight says
+    * `decode` and `train_step` are given of y, weight and z what they have a parameter for.
+    * A `train_step` that can't weight rows is given each row as often as its weight says
       (`resampled`).
     * If it owns no optimiser and its loss has a graph, it is stepped here, with Adam at 1e-3.
     """
 
     def __init__(self, generator: nn.Module):
         super().__init__()
-        self.inner = generator
-        self.latent_dim: int = generator.latent_dim  # type: ignore[assignment]
-        owns = any(optimisers(generator))
-        self.optimiser = None if owns else adam(generator.parameters())
+        inner: Any = generator
+        self.inner, self.latent_dim = generator, int(inner.latent_dim)
+        self.decode_takes, self.step_takes = _takes(inner.decode), _takes(inner.train_step)
+        self.optimiser = None if any(optimisers(generator)) else adam(generator.parameters())
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.inner.decode(z)  # type: ignore[operator]
+        decode: Any = self.inner.decode
+        return decode(z, y) if "y" in self.decode_takes else decode(z)
 
     def train_step(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        weight: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
-        x = x if weight is None else resampled(x, weight)
-        loss = torch.as_tensor(self.inner.train_step(x))  # type: ignore[operator]
+        train_step: Any = self.inner.train_step
+        given = {"y": y, "weight": weight, "z": z}
+        if "weight" not in self.step_takes and weight is not None:
+            rows = resampled(weight)
+            x, given = x[rows], {"y": None if y is None else y[rows]}
+        extra = {name: t for name, t in given.items() if name in self.step_takes}
+        loss = torch.as_tensor(train_step(x, **extra))
         if self.optimiser is not None and loss.requires_grad:
             descend(self.optimiser, loss)
         return loss.detach()
 
 
-def resampled(x: Tensor, weight: Tensor) -> Tensor:
-    """As many rows as x has, row i about `len(x) * weight[i]` times.
+def resampled(weight: Tensor) -> Tensor:
+    """As many row numbers as there are weights (N,), row i about `N * weight[i]` times.
 
     Systematic resampling: even weights give back every row once. Nothing random, no row count
     that depends on the values, so the device is not waited for.
     """
-    marks = (torch.arange(len(x), device=x.device) + 0.5) / len(x)
+    n = len(weight)
+    marks = (torch.arange(n, device=weight.device) + 0.5) / n
     rows = torch.searchsorted(weight.cumsum(0), marks)
-    return x[rows.clamp(max=len(x) - 1)]  # the sum of weights may round to just below 1
+    return rows.clamp(max=n - 1)  # the sum of the weights may round to just below 1

@@ -248,7 +248,9 @@ class GenerativeReplay:
 
     def generator_step(self, batch: Data, weight: Tensor) -> Tensor:
         """One step of the generator."""
-        return self.generator.train_step(batch.x, batch.code, weight)  # type: ignore
+        assert self.generator is not None
+        train_step: Any = self.generator.train_step
+        return train_step(batch.x, batch.code, weight, batch.z)
 
     # ------------------------------------------------------------ the loop
 
@@ -285,15 +287,16 @@ class GenerativeReplay:
         """`steps` batches: new rows, then old ones, dreamt and labelled at once."""
         assert self.legend is not None
         rows = labelled(new, self.legend)
-        block = Data._make(part.unflatten(0, (steps, mixture.new)) for part in rows)
+        block = _folded(rows, steps)
         if mixture.replay is not None:
-            dreams = mixture.replay(self.past, rows, steps * mixture.old)
-            old = [part.unflatten(0, (steps, mixture.old)) for part in dreams]
-            block = Data._make(torch.cat(pair, 1) for pair in zip(block, old, strict=True))
+            old = _folded(mixture.replay(self.past, rows, steps * mixture.old), steps)
+            rows_of = zip(block[:5], old[:5], strict=True)
+            block = Data._make([*(torch.cat(pair, 1) for pair in rows_of), old.z])
         # weighting the targets weights the loss; T^2 keeps the gradient's size (Hinton et al.)
         weight = mixture.weight.unsqueeze(1) * block.temperature.square()
         block = block._replace(y=block.y * weight)
-        return [Data._make(batch) for batch in zip(*(part.unbind() for part in block), strict=True)]
+        columns = ([None] * steps if part is None else part.unbind() for part in block)
+        return [Data(*batch) for batch in zip(*columns, strict=True)]
 
     def _record(self, trainee: Trainee, losses: list[Tensor], start: int) -> None:
         """Keep a block's losses; the one look at them that waits for the device."""
@@ -445,6 +448,12 @@ def accuracy(solver: nn.Module, examples: Examples, legend: Legend, chunk: int =
 
 
 # ---------------------------------------------------------------- small helpers
+
+
+def _folded(data: Data, steps: int) -> Data:
+    """Rows (steps * n, ...) as (steps, n, ...)."""
+    z = None if data.z is None else data.z.unflatten(0, (steps, -1))
+    return Data._make([*(part.unflatten(0, (steps, -1)) for part in data[:5]), z])
 
 
 def _frozen(module: nn.Module) -> nn.Module:

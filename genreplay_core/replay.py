@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Data, Examples, Legend
-from .generators import sample
+from .generators import dream, noise_for
 from .nets import evaluating
 
 
@@ -106,13 +106,21 @@ class ByCode:
 @dataclass(frozen=True)
 class Generative:
     """Dreams of the frozen generator. Codes are drawn evenly from those met; a conditional
-    generator dreams those classes, for another they only say which task's outputs compete."""
+    generator dreams those classes, for another they only say which task's outputs compete.
+
+    align: tell the noise that each dream came from as well. A generator that can use it learns
+        to make the old generator's image of the same noise and class, instead of learning the
+        image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs).
+    """
 
     label: Label = Soft()
+    align: bool = False
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
-        code = past.draw_codes(n)
-        return self.label(past, sample(past.generator, n, code), code)
+        assert past.generator is not None
+        code, z = past.draw_codes(n), noise_for(past.generator, n)
+        dreams = self.label(past, dream(past.generator, z, code), code)
+        return dreams._replace(z=z) if self.align else dreams
 
 
 @dataclass(frozen=True)
@@ -206,12 +214,12 @@ def none() -> Strategy:
     return Strategy(None)
 
 
-def generative(label: Label = Soft(), **changes: Any) -> Strategy:
+def generative(label: Label = Soft(), align: bool = False, **changes: Any) -> Strategy:
     """Deep generative replay (Shin et al. 2017): solver and generator rehearse the same dreams.
 
     With a conditional generator this is conditional, class-balanced replay.
     """
-    replay = Generative(label)
+    replay = Generative(label, align)
     return replace(Strategy(replay, replay), **changes)
 
 
