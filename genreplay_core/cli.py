@@ -59,10 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except (ValueError, OSError, Diverged) as error:
-        print(f"genreplay: {error}", file=sys.stderr)
+        print(f"genreplay: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("genreplay: stopped; the same command with --resume goes on", file=sys.stderr)
+        again = f"add --resume --out {arguments.out} to go on"
+        print(f"genreplay: stopped; {again}", file=sys.stderr)
         return 130
     return 0
 
@@ -145,7 +146,10 @@ def _output_options(group: Any) -> None:
 
 
 def _order(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' isn't numbers joined by commas") from None
 
 
 # ---------------------------------------------------------------- run
@@ -154,9 +158,9 @@ def _order(text: str) -> tuple[int, ...]:
 def _run(arguments: argparse.Namespace) -> None:
     chosen = {f.name: getattr(arguments, f.name) for f in fields(Config)}
     configs = {name: Config(**{**chosen, "replay": name}) for name in arguments.replay}
-    first = next(iter(configs.values()))
-    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
-    out = arguments.out or Path("runs") / f"{first.dataset}-{first.scenario}-{stamp}"
+    out = arguments.out = arguments.out or _new_folder(arguments)
+    if len(configs) > 1 and (out / "checkpoint.pt").exists():
+        raise ValueError(f"{out} holds a single run: choose another folder for several")
     folders = {name: out / name if len(configs) > 1 else out for name in configs}
     records = {}
     for name, config in configs.items():
@@ -170,6 +174,13 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"\nresult.json, matrices.png and dreams.png are in {out}")
 
 
+def _new_folder(arguments: argparse.Namespace) -> Path:
+    if arguments.resume:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{arguments.dataset}-{arguments.scenario}-{stamp}"
+
+
 def _learn(name: str, config: Config, folder: Path, arguments: argparse.Namespace) -> Record:
     """Run one config with a progress bar, and draw its dreams."""
     layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left"
@@ -179,7 +190,8 @@ def _learn(name: str, config: Config, folder: Path, arguments: argparse.Namespac
             rows = [(f"after {i + 1}", d.numpy() / 255) for i, d in enumerate(work.state.dreams)]
             plots.save(plots.dreams(rows), folder / "dreams.png")
 
-    with tqdm(total=1.0, bar_format=layout, leave=False) as bar:
+    # disable=None: no bar where nobody watches, as in a file or a pipe
+    with tqdm(total=1.0, bar_format=layout, leave=False, disable=None) as bar:
 
         def progress(task: int, tasks: int, fraction: float) -> None:
             bar.set_description_str(f"{name}: task {task + 1} of {tasks}", refresh=False)

@@ -178,7 +178,7 @@ def gather(source: Examples | tuple | Dataset | Iterable) -> Examples:
 
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
     x = [i if torch.is_tensor(i) else images.pil_to_tensor(i) for i, _ in items]
-    return torch.stack(x), torch.tensor([int(y) for _, y in items])
+    return torch.stack(x), torch.stack([torch.as_tensor(y) for _, y in items])
 
 
 def checked(examples: Examples) -> Examples:
@@ -327,7 +327,7 @@ def rotated(pair: Pair, tasks: int, scenario: str, degrees: float = 180.0) -> St
 
     def change(task: int, x: Tensor) -> Tensor:
         bilinear = images.InterpolationMode.BILINEAR
-        return images.rotate(x, angles[task], interpolation=bilinear)
+        return images.rotate(x, angles[task], interpolation=bilinear).clamp(0, 1)  # it rounds
 
     return _transformed(pair, [f"{a:g} degrees" for a in angles], scenario, change)
 

@@ -11,11 +11,13 @@ stands in the tables below; to add a strategy or a generator, add a line.
 
 from __future__ import annotations
 
+import inspect
 import json
-import pickle
+import math
 import platform
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
@@ -58,6 +60,12 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
 }
 
 REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
+
+ABOVE_ZERO = (
+    *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
+    *("hidden", "latent_dim", "critic_steps"),
+)
+NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -117,9 +125,11 @@ class Config:
         alignment, for dreams of a VAE.
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
-    hidden, latent_dim, critic_steps: None keeps the network's own default.
+    hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
+        None keeps its own default.
     regulariser: "ewc", "si" or None, with its strength.
-    curve_every: steps between the points of the curve within a task; 0 for none.
+    curve_every: steps between the points of the curve within a task, each measured at the next
+        end of a block of steps (`learner.BLOCK`); 0 for none.
     quality: judge the dreams after each task.
     """
 
@@ -161,26 +171,46 @@ class Config:
         _known("precision", self.precision, PRECISIONS)
         if self.regulariser is not None:
             _known("regulariser", self.regulariser, REGULARISERS)
-        filled = {"labels": self.labels or REPLAYS[self.replay].labels}
-        if self.steps is None and self.epochs is None:
-            filled["steps"] = 300 if self.dataset == "digits" else 2000  # type: ignore[assignment]
-        _known("labels", filled["labels"], ("hard", "soft", "code"))
-        for name, value in filled.items():
-            object.__setattr__(self, name, value)
+        small = self.dataset == "digits"
+        usual: dict[str, Any] = {
+            "labels": REPLAYS[self.replay].labels,
+            "hidden": 200 if small else 400,
+        }
+        if self.epochs is None:
+            usual["steps"] = 300 if small else 2000
+        for name, value in usual.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:
+        _known("labels", self.labels or "", ("hard", "soft", "code"))
         arm = REPLAYS[self.replay]
         if arm.dreams and not arm.conditional and self.labels == "code":
             raise ValueError("labels 'code' need a conditional generator: use replay 'conditional'")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
-        for name in ("steps", "epochs", "generator_steps", "batch", "per_class", "tasks"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        takes = inspect.signature(GENERATORS[self.generator]).parameters
+        for name in ("latent_dim", "critic_steps"):
+            if arm.dreams and getattr(self, name) is not None and name not in takes:
+                raise ValueError(f"generator '{self.generator}' has no {name}: leave it out")
+        _check_numbers(self)
+
+
+def _check_numbers(config: Config) -> None:
+    for name in ABOVE_ZERO:
+        if not 0 < _given(config, name, 1) < math.inf:
+            raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+    for name in NOT_BELOW_ZERO:
+        if not 0 <= _given(config, name, 0) < math.inf:
+            raise ValueError(f"{name} must be 0 or more, got {getattr(config, name)}")
+    if not 0 < _given(config, "importance", 1) <= 1:
+        raise ValueError(f"importance must lie in (0, 1], got {config.importance}")
+
+
+def _given(config: Config, name: str, default: float) -> float:
+    value = getattr(config, name)
+    return default if value is None else value
 
 
 def _known(what: str, name: str, names: Any) -> None:
@@ -228,17 +258,13 @@ def build_strategy(config: Config) -> Strategy:
 
 def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
     """An untrained scholar for the stream; its weights follow from the seed."""
-    arm = REPLAYS[config.replay]
-    sizes = {"hidden": config.hidden, "latent_dim": config.latent_dim}
-    sizes["critic_steps"] = config.critic_steps
-    given = {name: value for name, value in sizes.items() if value is not None}
+    arm, legend = REPLAYS[config.replay], stream.legend
     with seeded(config.seed, 0):
-        wide = {} if config.hidden is None or config.solver != "mlp" else {"hidden": config.hidden}
-        solver = SOLVERS[config.solver](stream.shape, stream.legend.outputs, **wide)
+        build = SOLVERS[config.solver]
+        solver = build(stream.shape, legend.outputs, **_hidden(build, config))
         generator = None
         if arm.dreams:
-            classes = stream.legend.codes if arm.conditional else None
-            generator = _make(config.generator, stream.shape, classes, given)
+            generator = _generator(config, stream.shape, legend.codes if arm.conditional else None)
     regulariser = None
     if config.regulariser is not None:
         strength = {} if config.strength is None else {"strength": config.strength}
@@ -258,11 +284,16 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
     )
 
 
-def _make(name: str, shape: nets.Shape, classes: int | None, sizes: dict[str, int]) -> nn.Module:
-    try:
-        return GENERATORS[name](shape, classes, **sizes)
-    except TypeError:
-        raise ValueError(f"generator '{name}' has no option among {', '.join(sizes)}") from None
+def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Module:
+    build = GENERATORS[config.generator]
+    asked = {"latent_dim": config.latent_dim, "critic_steps": config.critic_steps}
+    given = {name: size for name, size in asked.items() if size is not None}
+    return build(shape, classes, **given, **_hidden(build, config))
+
+
+def _hidden(build: Callable[..., nn.Module], config: Config) -> dict[str, Any]:
+    """The width of the hidden layers, for networks that have such a thing."""
+    return {"hidden": config.hidden} if "hidden" in inspect.signature(build).parameters else {}
 
 
 # ---------------------------------------------------------------- running
@@ -306,12 +337,14 @@ class Run:
         begun, state, config = time.perf_counter(), self.state, self.config
         if not state.matrix:
             state.matrix.append(self.accuracies(len(self.stream)))
-        task = len(state.matrix) - 1
+        task, due = len(state.matrix) - 1, config.curve_every or math.inf
 
         def watch(done: int, total: int) -> None:
-            if config.curve_every and done % config.curve_every == 0:
+            nonlocal due
+            if done >= due:
                 point = {"task": task, "step": done, "accuracy": self.accuracies(task + 1)}
                 state.curve.append(point)
+                due = (done // config.curve_every + 1) * config.curve_every
             if progress is not None:
                 progress(task, len(self.stream), done / total)
 
@@ -350,8 +383,10 @@ class Run:
             with nets.evaluating(self.scholar.solver):
                 answer = (self.scholar.solver(dreams) + self.legend.mask[code]).argmax(1)
         met = self.scholar.seen.nonzero().squeeze(1)
-        answers = self.legend.target.argmax(1)  # (C,) the output that each code calls for
-        return assess(self.judge, dreams, answer, met, answers)
+        seen = self.judge.classify(dreams)
+        wanted = self.legend.target.argmax(1)[seen]  # codes may share an output
+        label = torch.where(answer == wanted, seen, -1)
+        return dict(assess(self.judge, dreams, label, met, self.legend.codes))
 
     def _train_judge(self) -> Judge:
         """A classifier of all codes, taught with real examples, at most 60,000 of them."""
@@ -415,6 +450,16 @@ def run(
         _claim(folder)
         if resume:
             _restore(work, folder / "checkpoint.pt")
+    return _learn(work, folder, progress, after_task)
+
+
+def _learn(
+    work: Run,
+    folder: Path | None,
+    progress: Progress | None,
+    after_task: Callable[[Run], None] | None,
+) -> Record:
+    """Learn the tasks that are left, and keep what was found after each."""
     while len(work.state.matrix) <= len(work.stream):
         work.step_task(progress)
         if folder is not None:
@@ -439,9 +484,11 @@ def _finished(config: Config, folder: Path, resume: bool) -> Record | None:
         return None
     try:
         record = json.loads(result.read_text())
-        stored = record["config"]
+        stored, _ = dict(record["config"]), summary(record["accuracy_matrix"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{result} is damaged: remove it, or choose another folder") from None
+        raise ValueError(
+            f"{result} is damaged, or not the record of one run: choose another folder"
+        ) from None
     _same(config, stored, folder)
     if not resume:
         raise ValueError(
@@ -483,9 +530,13 @@ def _restore(work: Run, path: Path) -> None:
     if not path.exists():
         return
     try:
-        saved = torch.load(path, map_location=work.scholar.device, weights_only=True)
-        config, scholar, state = saved["config"], saved["scholar"], State(**saved["state"])
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch doesn't look at the checksums
+                raise ValueError
+        # the state stays on the host, `load_state_dict` moves what a scholar needs
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        config, scholar, state = dict(saved["config"]), saved["scholar"], State(**saved["state"])
+    except Exception:  # a damaged file may raise anything
         raise ValueError(
             f"{path} is damaged or no checkpoint of ours: remove it to start anew"
         ) from None
@@ -522,17 +573,9 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout that the package runs from, if it runs from one."""
-    ask = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+    ask, here = ["git", "describe", "--always", "--dirty", "--abbrev=12"], Path(__file__).parent
     try:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(ask, cwd=here, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

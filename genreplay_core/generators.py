@@ -19,6 +19,7 @@ says what happens to the rest.
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -123,7 +124,7 @@ class VAE(nn.Module):
 
     def prior_of(self, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the prior, (N, latent_dim) each, or (1, latent_dim)."""
-        rows = self.prior if y is None else F.embedding(y, self.prior)
+        rows = self.prior[:1] if y is None else F.embedding(y, self.prior)
         mean, logvar = rows.chunk(2, 1)
         return mean, logvar
 
@@ -381,7 +382,8 @@ def mlp_flow(
 
 def noise_for(generator: Any, n: int) -> Tensor:
     """Standard normal noise for n images, (n, latent_dim), on the generator's device."""
-    device = next(generator.parameters()).device
+    tensors = itertools.chain(generator.parameters(), generator.buffers())
+    device = next(tensors, torch.empty(0)).device
     return torch.randn(n, generator.latent_dim, device=device)
 
 
@@ -422,7 +424,8 @@ def adapted(generator: nn.Module) -> nn.Module:
             f"{type(generator).__name__} lacks {', '.join(lacking)}: "
             "a generator needs latent_dim, decode(z) and train_step(x)"
         )
-    whole = _takes(generator.train_step) >= {"y", "weight", "z"} and any(optimisers(generator))
+    step, decode = _takes(generator.train_step), _takes(generator.decode)
+    whole = step >= {"y", "weight", "z"} and "y" in decode and any(optimisers(generator))
     return generator if whole else Plain(generator)
 
 
@@ -444,7 +447,8 @@ class Plain(nn.Module):
         inner: Any = generator
         self.inner, self.latent_dim = generator, int(inner.latent_dim)
         self.decode_takes, self.step_takes = _takes(inner.decode), _takes(inner.train_step)
-        self.optimiser = None if any(optimisers(generator)) else adam(generator.parameters())
+        alone = any(optimisers(generator)) or not any(True for _ in generator.parameters())
+        self.optimiser = None if alone else adam(generator.parameters())
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         decode: Any = self.inner.decode

@@ -155,8 +155,8 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]  # torch may go on for a page
         raise ValueError(
             f"device '{name}' can't be used here ({reason}): try --device auto"
         ) from None
@@ -166,12 +166,12 @@ def pick_device(name: str = "auto") -> torch.device:
 @contextlib.contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Inside, the modules are in eval mode and no gradient is kept; then as they were."""
-    modes = [m.training for m in modules]
+    modes = [(part, part.training) for m in modules for part in m.modules()]
     for m in modules:
         m.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for m, mode in zip(modules, modes, strict=True):
-            m.train(mode)
+        for part, mode in modes:  # each part its own: a frozen batch norm stays frozen
+            part.training = mode

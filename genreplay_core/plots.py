@@ -122,11 +122,7 @@ def curves(
     Raises:
         ValueError: the shapes don't fit together; an accuracy is outside [0, 1].
     """
-    x, y = np.asarray(step, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
-    if y.ndim != 2 or y.size == 0 or x.shape != y.shape[:1]:
-        raise ValueError(f"step {x.shape} and accuracy {y.shape} differ, expected (S,) and (S, T)")
-    if (y < 0).any() or (y > 1).any():
-        raise ValueError("accuracy is outside [0, 1]: divide percentages by 100")
+    x, y = _checked_curves(step, accuracy)
     names = [f"task {j}" for j in range(y.shape[1])] if names is None else list(names)
     if len(names) != y.shape[1]:
         raise ValueError(f"got {len(names)} names, expected one for each of {y.shape[1]} tasks")
@@ -234,6 +230,15 @@ def _checked_matrix(R: ArrayLike, name: str) -> Array:
         raise ValueError(f"the matrix of '{name}' has shape {matrix.shape}, expected (T+1, T)")
     _check_fractions(matrix, f"the matrix of '{name}'")
     return matrix
+
+
+def _checked_curves(step: ArrayLike, accuracy: ArrayLike) -> tuple[Array, Array]:
+    x, y = np.asarray(step, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if y.ndim != 2 or y.size == 0 or x.shape != y.shape[:1]:
+        raise ValueError(f"step {x.shape} and accuracy {y.shape} differ, expected (S,) and (S, T)")
+    if (y < 0).any() or (y > 1).any():
+        raise ValueError("accuracy is outside [0, 1]: divide percentages by 100")
+    return x, y
 
 
 def _check_fractions(values: Array, name: str) -> None:

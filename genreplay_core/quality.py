@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from genreplay_core.data import Examples, as_float, checked
+from .data import Examples, as_float, checked
+from .seeds import seeded
 
 FEATURES = 64
 REFERENCE = 2000  # rows of real data that dreams are compared with
@@ -111,14 +112,11 @@ def judge(
     if int(examples.y.max()) >= codes:
         raise ValueError(f"class code {int(examples.y.max())} is out of range 0..{codes - 1}")
     shape = tuple(examples.x.shape[1:])
-    rng = torch.Generator().manual_seed(seed)
-    # Weights are drawn on the CPU, so this seed and no other device's state has to be put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         body, head = _body(shape).to(device), nn.Linear(FEATURES, codes).to(device)
-    batches = torch.randint(len(examples), (steps, BATCH), generator=rng)
+        batches = torch.randint(len(examples), (steps, BATCH))
+        kept = examples[torch.randperm(len(examples))[:REFERENCE]].to(device)
     _train(nn.Sequential(body, head), examples, batches, device)
-    kept = examples[torch.randperm(len(examples), generator=rng)[:REFERENCE]].to(device)
     return Judge(body, head, shape, _features(body, kept.x, device), kept.y)
 
 
@@ -247,7 +245,7 @@ def _covered(rows: Tensor, by: Tensor, k: int) -> float:
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    """Exact distances (N, M). The faster matrix product would put a row away from itself."""
+    """Exact distances (N, M). The faster matrix product loses digits far from the origin."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 

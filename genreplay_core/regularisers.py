@@ -103,9 +103,8 @@ class SI(Regulariser):
 
     def after_step(self, solver: nn.Module) -> None:
         theta = parameters_to_vector(solver.parameters()).detach()
-        gradient = torch.cat(
-            [g.flatten() for p in solver.parameters() if (g := p.grad) is not None]
-        )
+        gradient = torch.cat([p.grad.flatten() for p in solver.parameters() if p.grad is not None])
+        gradient -= self.strength * (self.slope * self.last - self.pull)  # of the task's loss alone
         self.path -= gradient * (theta - self.last)
         self.last.copy_(theta)
 

@@ -88,6 +88,12 @@ def test_the_step_line_runs_just_above_the_row_in_which_a_task_was_learned():
     np.testing.assert_array_equal(line.values, [0.5, 1.5, 2.5, 3.5])  # row j + 1 begins at j + 0.5
 
 
+def test_matrices_of_different_sizes_keep_their_own_rows():
+    two, five, _ = plots.matrices({"two": ramp(2), "five": ramp(5)}).axes
+    assert two.get_ylim() == (2.5, -0.5)
+    assert five.get_ylim() == (5.5, -0.5)
+
+
 def test_every_annotation_stands_out_from_its_cell():
     ax = plots.matrices({"replay": ramp(10)}).axes[0]
     cells = ax.images[0].to_rgba(ax.images[0].get_array())
@@ -232,7 +238,8 @@ FIGURES = {
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_a_reader_with_dark_settings_gets_the_same_picture(draw, tmp_path):
     plots.save(draw(), tmp_path / "plain.png")
-    with mpl.style.context("dark_background"):
+    dark = {"savefig.facecolor": "black", "axes.grid": True, "legend.labelcolor": "white"}
+    with mpl.style.context(["dark_background", dark]):
         plots.save(draw(), tmp_path / "dark.png")
     plain = pixels(tmp_path / "plain.png")
     np.testing.assert_array_equal(pixels(tmp_path / "dark.png"), plain)
@@ -269,6 +276,15 @@ def test_a_failed_save_leaves_the_old_picture_and_no_rubbish(tmp_path):
         plots.save(HalfWritten(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_of_the_old_picture_never_sees_the_new_one_half_written(tmp_path):
+    path, held = tmp_path / "curve.png", tmp_path / "held.png"
+    path.write_bytes(b"old")
+    held.hardlink_to(path)  # stands for a reader: a second hold on the same bytes
+    plots.save(plots.curves(STEP, ACCURACY), path)
+    assert held.read_bytes() == b"old"
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_other_formats_are_refused(tmp_path):

@@ -73,6 +73,11 @@ def test_frechet_of_equal_sets_is_zero_even_when_features_are_idle(rank):
     assert frechet(a, a.clone()) == pytest.approx(0.0, abs=1e-12 * float(a.var(0).sum()))
 
 
+def test_frechet_feels_a_small_shift_of_large_features_that_are_partly_idle():
+    a = 10 * gaussian(200, 20) @ gaussian(20, 64, 1)
+    assert frechet(a, a + 0.01) == pytest.approx(64 * 0.01**2, rel=1e-5)
+
+
 def test_frechet_works_on_a_single_feature():
     assert frechet(torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [7.0]])) == 25.0
 
@@ -97,6 +102,18 @@ def test_an_invented_mode_costs_precision_only():
 
 def test_dreams_far_from_anything_real_have_neither():
     assert precision_recall(gaussian(20, 2), gaussian(20, 2, 1) + 100) == (0.0, 0.0)
+
+
+def test_rows_that_occur_many_times_still_cover_themselves():
+    a = gaussian(20, 4).repeat(5, 1)  # every ball has radius 0
+    assert precision_recall(a, a.flip(0)) == (1.0, 1.0)
+
+
+def test_precision_and_recall_do_not_depend_on_where_the_features_lie():
+    grid = 2.0**20  # multiples of 1 / grid stay exact so far out
+    real, fake = ((x * grid).round() / grid for x in (gaussian(50, 3), gaussian(40, 3, 1) + 1))
+    here = precision_recall(real, fake)
+    assert precision_recall(real + 2.0**24, fake + 2.0**24) == here
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, (0.5, 0.25)), (2, (0.5, 1.0))])
@@ -182,6 +199,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_callers_state(digits):
     assert torch.equal(one.reference, two.reference)
     assert torch.equal(one.head.weight, two.head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
+    assert not torch.equal(one.reference_code, other.reference_code)
 
 
 def test_the_callers_random_numbers_are_left_alone(digits):
@@ -231,8 +249,8 @@ def test_a_judge_takes_images_of_any_shape(shape):
 
 
 def test_what_a_judge_cannot_use_is_refused(jury, digits):
-    with pytest.raises(ValueError, match=r"class code 9 is out of range 0\.\.4"):
-        judge(digits[0], codes=5)
+    with pytest.raises(ValueError, match=r"class code 9 is out of range 0\.\.8"):
+        judge(digits[0], codes=9)
     with pytest.raises(ValueError, match="trained on those"):
         jury.features(torch.zeros(2, 64))
 

@@ -1,0 +1,86 @@
+"""Files are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genreplay_core import files
+from genreplay_core.files import replacing, write_json
+
+
+def test_what_was_written_replaces_the_old_file_and_leaves_nothing_beside_it(tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("old")
+    with replacing(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_writer_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("old")
+
+    def interrupted():
+        with replacing(target) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+KILLED_WHILE_WRITING = """\
+import os, runpy, signal, sys
+replacing = runpy.run_path(sys.argv[1])["replacing"]
+with replacing(sys.argv[2]) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_is_not_disturbed(tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("old")
+    # files.py runs alone, because nothing of it needs torch, which takes seconds to import
+    ask = [sys.executable, "-c", KILLED_WHILE_WRITING, files.__file__, str(target)]
+    assert subprocess.run(ask, check=False).returncode == -9
+    assert target.read_text() == "old"
+    write_json(target, "new")
+    assert json.loads(target.read_text()) == "new"
+
+
+def test_a_temporary_name_lies_in_the_same_folder_and_is_hidden(tmp_path):
+    with replacing(tmp_path / "notes.txt") as partial:
+        partial.touch()
+        assert partial.parent == tmp_path  # a rename is atomic only within one file system
+        assert partial.name.startswith(".")
+
+
+def test_json_comes_back_as_it_was(tmp_path):
+    value = {"matrix": [[0.1, 1 / 3], [1e-17, 1.0]], "name": "naïve", "none": None, "on": True}
+    write_json(tmp_path / "result.json", value)
+    assert json.loads((tmp_path / "result.json").read_text()) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
+def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path, value):
+    target = tmp_path / "result.json"
+    write_json(target, [1])
+    with pytest.raises((ValueError, TypeError)):
+        write_json(target, {"loss": value})
+    assert json.loads(target.read_text()) == [1]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        write_json(tmp_path / "absent" / "result.json", [1])
