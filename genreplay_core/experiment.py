@@ -59,6 +59,8 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "flow": generators.mlp_flow,
 }
 
+ALIGNING = ("vae", "conv-vae")  # those that can use the noise that a dream came from
+
 REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
@@ -85,7 +87,7 @@ class Arm:
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
-    return replay.generative(label, align=config.align)
+    return replay.generative(label, align=bool(config.align))
 
 
 def _stored(label: Label, config: Config) -> Strategy:
@@ -115,14 +117,15 @@ class Config:
     """All that a run depends on. `None` stands for a default that follows from the rest and is
     filled in at once, so that a config always says what is used.
 
-    dataset: a name of `datasets.load`, or several joined by "+" for a stream of domains.
+    dataset: a name of `datasets.load`, or several joined by "+" for a stream of domains, where
+        each makes a task.
     stream: "split", "permuted", "rotated" or "domains"; tasks: how many; scenario: "task",
         "domain" or "class".
     replay, generator, solver: names from the tables above.
     labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
     steps, generator_steps: budgets for each task; epochs: instead of steps.
     importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
-        alignment, for dreams of a VAE.
+        alignment (see `replay.Generative`), by default with a conditional VAE.
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
     hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
@@ -148,7 +151,7 @@ class Config:
     batch: int = 128
     importance: float | None = None
     replay_ratio: float = 1.0
-    align: bool = False
+    align: bool | None = None
     per_class: int = 100
     class_order: tuple[int, ...] | None = None
     hidden: int | None = None
@@ -174,6 +177,7 @@ class Config:
         small = self.dataset == "digits"
         usual: dict[str, Any] = {
             "labels": REPLAYS[self.replay].labels,
+            "align": REPLAYS[self.replay].conditional and self.generator in ALIGNING,
             "hidden": 200 if small else 400,
         }
         if self.epochs is None:
@@ -181,6 +185,8 @@ class Config:
         for name, value in usual.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        if self.stream == "domains":
+            object.__setattr__(self, "tasks", len(self.dataset.split("+")))
         self._check()
 
     def _check(self) -> None:
@@ -190,6 +196,8 @@ class Config:
             raise ValueError("labels 'code' need a conditional generator: use replay 'conditional'")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
+        if self.align and not (arm.dreams and self.generator in ALIGNING):
+            raise ValueError(f"align needs dreams of one of {', '.join(ALIGNING)}: leave it out")
         takes = inspect.signature(GENERATORS[self.generator]).parameters
         for name in ("latent_dim", "critic_steps"):
             if arm.dreams and getattr(self, name) is not None and name not in takes:
@@ -229,6 +237,8 @@ def build_stream(config: Config) -> Stream:
     """
     names = config.dataset.split("+")
     pairs: dict[str, Pair] = {name: load(name) for name in names}
+    if len(pairs) < len(names):
+        raise ValueError(f"'{config.dataset}' repeats itself: name each data set once")
     if config.stream == "domains":
         return domains(pairs, config.scenario)
     if len(names) > 1:

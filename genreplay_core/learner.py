@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Data, Examples, Legend, as_float, gather, identity, labelled
+from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
 from .generators import adapted, optimisers, sample
 from .nets import adam, cross_entropy, descend, evaluating, pick_device
 from .regularisers import Regulariser
@@ -190,7 +190,8 @@ class GenerativeReplay:
         """
         examples = self._read(dataloader)
         solver = Trainee(self.solver_step, _budget(steps, epochs, len(examples), self.batch))
-        generator = Trainee(self.generator_step, _at_least_one(generator_steps or solver.budget))
+        own = solver.budget if generator_steps is None else generator_steps
+        generator = Trainee(self.generator_step, _at_least_one(own))
         old = _old_rows(replay_ratio, self.batch)
         begun = time.perf_counter()
         self._enter(task_id)
@@ -222,7 +223,11 @@ class GenerativeReplay:
         """
         if self.strategy.stored != 0:
             raise ValueError("observe() stores nothing: use a strategy that dreams, or train_task")
-        examples = self._read((x, y)) if x.device.type == "cpu" else Examples(as_float(x), y)
+        examples = Examples(x, y)
+        if x.device.type == "cpu":
+            examples = checked(examples)
+        self._check_labels(examples) if self.observed else self._fit(examples)
+        examples = examples.to(self.device)
         if self.observed % snapshot_every == 0:
             self._enter(len(self.tasks))
         self.observed += 1
@@ -316,23 +321,31 @@ class GenerativeReplay:
     def _read(self, source: Any) -> Examples:
         """Examples on the device, known to fit the solver, the generator and the legend."""
         examples = gather(source)
+        self._fit(examples)
+        return examples.to(self.device)
+
+    def _fit(self, examples: Examples) -> None:
+        """See that the labels are known, and with one image that the networks can take it."""
         row = examples[:1].to(self.device)
         outputs = _outputs(self.solver, row.x)
         if self.legend is None:
             self.legend = identity(outputs).to(self.device)
         if self.legend.outputs != outputs:
             raise ValueError(f"the solver has {outputs} outputs, expected {self.legend.outputs}")
+        self._check_labels(examples)
+        if self.generator is not None:
+            _check_generator(self.generator, row)
         if not len(self.seen):
             self.seen = torch.zeros(self.legend.codes, device=self.device)
             self.past_seen = self.seen.clone()
-        if self.generator is not None:
-            _check_generator(self.generator, row)
-        if examples.y.device.type == "cpu" and int(examples.y.max()) >= self.legend.codes:
+
+    def _check_labels(self, examples: Examples) -> None:
+        codes = self.legend.codes if self.legend is not None else math.inf
+        if examples.y.device.type == "cpu" and (highest := int(examples.y.max())) >= codes:
             raise ValueError(
-                f"label {int(examples.y.max())} is out of range: "
-                f"expected 0..{self.legend.codes - 1}, one for each class the solver can name"
+                f"label {highest} is out of range: expected 0..{codes - 1}, "
+                "one for each class the solver can name"
             )
-        return examples.to(self.device)
 
     def _enter(self, task_id: int) -> None:
         """Freeze the scholar if the task is a new one."""
@@ -506,7 +519,10 @@ def _outputs(solver: nn.Module, x: Tensor) -> int:
 
 
 def _check_generator(generator: nn.Module, row: Examples) -> None:
-    dream = sample(generator, 1, row.y)
+    try:
+        dream = sample(generator, 1, row.y)
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"the generator can't dream class {row.y.tolist()}: {error}") from None
     if dream.shape != row.x.shape:
         raise ValueError(
             f"the generator makes images {tuple(dream.shape[1:])}, "
