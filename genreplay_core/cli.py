@@ -111,7 +111,7 @@ def _replay_options(group: Any) -> None:
     )
     add("--generator", choices=GENERATORS, default="vae", help="default vae")
     add("--labels", choices=("hard", "soft", "code"), help="default: what the strategy uses")
-    add("--temperature", type=float, default=2.0, help="of soft labels; default 2")
+    add("--temperature", type=float, default=4.0, help="of soft labels; default 4")
     add("--importance", type=float, metavar="R", help="weight of the new task; default 1/t")
     add("--replay-ratio", type=float, default=1.0, help="replayed rows per new row; default 1")
     both = argparse.BooleanOptionalAction

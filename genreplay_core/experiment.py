@@ -144,7 +144,7 @@ class Config:
     generator: str = "vae"
     solver: str = "mlp"
     labels: str | None = None
-    temperature: float = 2.0
+    temperature: float = 4.0
     steps: int | None = None
     epochs: float | None = None
     generator_steps: int | None = None
@@ -236,13 +236,13 @@ def build_stream(config: Config) -> Stream:
         ValueError: unknown data set, tasks that don't divide the classes, and so on.
     """
     names = config.dataset.split("+")
-    pairs: dict[str, Pair] = {name: load(name) for name in names}
-    if len(pairs) < len(names):
+    if len(names) > 1 and config.stream != "domains":
+        raise ValueError(f"several data sets ({config.dataset}) make a stream of domains only")
+    if len(set(names)) < len(names):
         raise ValueError(f"'{config.dataset}' repeats itself: name each data set once")
+    pairs: dict[str, Pair] = {name: load(name) for name in names}
     if config.stream == "domains":
         return domains(pairs, config.scenario)
-    if len(names) > 1:
-        raise ValueError(f"several data sets ({config.dataset}) make a stream of domains only")
     kinds: dict[str, Callable[..., Stream]] = {
         "split": partial(split, seed=config.seed, order=config.class_order),
         "permuted": partial(permuted, seed=config.seed),
@@ -393,10 +393,8 @@ class Run:
             with nets.evaluating(self.scholar.solver):
                 answer = (self.scholar.solver(dreams) + self.legend.mask[code]).argmax(1)
         met = self.scholar.seen.nonzero().squeeze(1)
-        seen = self.judge.classify(dreams)
-        wanted = self.legend.target.argmax(1)[seen]  # codes may share an output
-        label = torch.where(answer == wanted, seen, -1)
-        return dict(assess(self.judge, dreams, label, met, self.legend.codes))
+        wanted = self.legend.target.argmax(1)  # (C,) several codes may want one output
+        return dict(assess(self.judge, dreams, answer, met, wanted))
 
     def _train_judge(self) -> Judge:
         """A classifier of all codes, taught with real examples, at most 60,000 of them."""

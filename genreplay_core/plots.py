@@ -10,7 +10,6 @@ display can draw them. A notebook shows the figure that ends a cell after `%matp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -23,6 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from .files import replacing
 
 Array = NDArray[np.float64]
 
@@ -117,13 +118,13 @@ def curves(
         step: (S,) when each point was measured.
         accuracy: (S, T) fractions in [0, 1]; nan leaves a gap.
         boundaries: the steps at which the next task begins.
-        names: T names for the legend instead of "task 0", "task 1" and so on.
+        names: T names for the legend instead of "task 1", "task 2" and so on.
 
     Raises:
         ValueError: the shapes don't fit together; an accuracy is outside [0, 1].
     """
     x, y = _checked_curves(step, accuracy)
-    names = [f"task {j}" for j in range(y.shape[1])] if names is None else list(names)
+    names = [f"task {j + 1}" for j in range(y.shape[1])] if names is None else list(names)
     if len(names) != y.shape[1]:
         raise ValueError(f"got {len(names)} names, expected one for each of {y.shape[1]} tasks")
     figure = _sheet(7.5, 3.6)
@@ -149,7 +150,7 @@ def curves(
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as a PNG image, all or nothing.
 
     It is written under a temporary name in the same folder and then renamed, so that a reader
@@ -162,8 +163,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"figures are saved as PNG, but the name is '{path.name}': end it in .png")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         # The version of matplotlib is left out, so that equal pictures are equal files.
         figure.savefig(
             partial,
@@ -173,9 +173,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
             bbox_inches="tight",
             metadata={"Software": None},
         )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- one style
@@ -199,8 +196,9 @@ def _heat_map(ax: Axes, percent: Array) -> None:
     count, tasks = percent.shape
     ax.imshow(percent, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
     shown = range(0, count, -(-count // 11))
-    ax.set_xticks(shown[: -(-tasks // shown.step)])
-    ax.set_yticks(shown, [f"after task {i - 1}" if i else "untrained" for i in shown])
+    ax.set_yticks(shown, [f"after task {i}" if i else "untrained" for i in shown])
+    columns = range(0, tasks, shown.step)
+    ax.set_xticks(columns, [f"{j + 1}" for j in columns])  # readers count tasks from 1
     ax.set_xlabel("tested on task", color=INK, fontsize=9)
     _plain(ax)
     ax.spines[:].set_visible(False)

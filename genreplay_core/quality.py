@@ -6,7 +6,7 @@ of the whole stream; its last hidden layer gives the features and its answers sa
 dream shows. The judge is told everything, past and future: it measures and is never trained on.
 
     jury = judge(examples, codes=10)
-    assess(jury, dreams, labels, met=torch.arange(4), codes=10)
+    assess(jury, dreams, answers, met=torch.arange(4), wanted=torch.arange(10))
 
 All scores depend on the number of rows: compare generators on equally many dreams.
 """
@@ -156,23 +156,23 @@ def _features(body: nn.Module, x: Tensor, device: torch.device | str) -> Tensor:
 # ---------------------------------------------------------------- scores
 
 
-def assess(judge: Judge, dreams: Tensor, labels: Tensor, met: Tensor, codes: int) -> Quality:
+def assess(judge: Judge, dreams: Tensor, answers: Tensor, met: Tensor, wanted: Tensor) -> Quality:
     """Score dreams against the real data of the classes met so far.
 
     Args:
         judge: trained on the whole stream.
         dreams: (N, *shape) float in [0, 1], N at least 4.
-        labels: (N,) integers, the class code that the old solver gives each dream.
+        answers: (N,) integers, the output that the old solver chooses for each dream.
         met: (m,) integers, the class codes met so far.
-        codes: C, the number of class codes in the stream.
+        wanted: (C,) integers, the output that is right for each class code of the stream.
 
     Raises:
         ValueError: shapes that don't fit; too few dreams, or too few reference rows of the
             classes met; dreams with nan or infinity.
     """
-    if labels.shape != (len(dreams),):
+    if answers.shape != (len(dreams),):
         raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, expected ({len(dreams)},): one a dream"
+            f"answers have shape {tuple(answers.shape)}, expected ({len(dreams)},): one a dream"
         )
     fake, seen = judge.features(dreams), judge.classify(dreams)
     real = judge.reference[torch.isin(judge.reference_code, met.to(seen.device))]
@@ -181,8 +181,10 @@ def assess(judge: Judge, dreams: Tensor, labels: Tensor, met: Tensor, codes: int
         frechet=frechet(real, fake),
         precision=precision,
         recall=recall,
-        class_histogram=histogram(seen, codes),
-        label_agreement=float((labels.to(seen.device) == seen).double().mean()),
+        class_histogram=histogram(seen, len(wanted)),
+        label_agreement=float(
+            (answers.to(seen.device) == wanted.to(seen.device)[seen]).double().mean()
+        ),
     )
 
 

@@ -103,7 +103,8 @@ class SI(Regulariser):
 
     def after_step(self, solver: nn.Module) -> None:
         theta = parameters_to_vector(solver.parameters()).detach()
-        gradient = torch.cat([p.grad.flatten() for p in solver.parameters() if p.grad is not None])
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.parameters()]
+        gradient = parameters_to_vector(parts)
         gradient -= self.strength * (self.slope * self.last - self.pull)  # of the task's loss alone
         self.path -= gradient * (theta - self.last)
         self.last.copy_(theta)

@@ -74,11 +74,11 @@ class Hard:
 class Soft:
     """The old solver's whole answer at a temperature (Hinton et al. 2015, distillation).
 
-    The loss divides the new solver's outputs by the same temperature and is multiplied by its
+    The usual temperature in the replay literature is 2. The loss divides the new solver's outputs by the same temperature and is multiplied by its
     square, so that the gradient's size doesn't depend on it.
     """
 
-    temperature: float = 2.0
+    temperature: float = 4.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
