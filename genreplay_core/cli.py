@@ -115,7 +115,7 @@ def _replay_options(group: Any) -> None:
     add("--importance", type=float, metavar="R", help="weight of the new task; default 1/t")
     add("--replay-ratio", type=float, default=1.0, help="replayed rows per new row; default 1")
     both = argparse.BooleanOptionalAction
-    add("--align", action=both, help="replay alignment; default with a conditional VAE")
+    add("--align", action=both, help="replay alignment; default for conditional replay")
     add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")
     add("--regulariser", choices=REGULARISERS, help="protect the solver's weights as well")
     add("--strength", type=float, help="of the regulariser")

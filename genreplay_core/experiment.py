@@ -59,8 +59,6 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "flow": generators.mlp_flow,
 }
 
-ALIGNING = ("vae", "conv-vae")  # those that can use the noise that a dream came from
-
 REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
@@ -125,7 +123,7 @@ class Config:
     labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
     steps, generator_steps: budgets for each task; epochs: instead of steps.
     importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
-        alignment (see `replay.Generative`), by default with a conditional VAE.
+        alignment (see `replay.Generative`), by default for conditional replay.
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
     hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
@@ -177,7 +175,7 @@ class Config:
         small = self.dataset == "digits"
         usual: dict[str, Any] = {
             "labels": REPLAYS[self.replay].labels,
-            "align": REPLAYS[self.replay].conditional and self.generator in ALIGNING,
+            "align": REPLAYS[self.replay].conditional,
             "hidden": 200 if small else 400,
         }
         if self.epochs is None:
@@ -196,8 +194,8 @@ class Config:
             raise ValueError("labels 'code' need a conditional generator: use replay 'conditional'")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
-        if self.align and not (arm.dreams and self.generator in ALIGNING):
-            raise ValueError(f"align needs dreams of one of {', '.join(ALIGNING)}: leave it out")
+        if self.align and not arm.conditional:
+            raise ValueError("align needs a conditional generator: use replay 'conditional'")
         takes = inspect.signature(GENERATORS[self.generator]).parameters
         for name in ("latent_dim", "critic_steps"):
             if arm.dreams and getattr(self, name) is not None and name not in takes:

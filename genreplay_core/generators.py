@@ -62,6 +62,11 @@ def even(x: Tensor) -> Tensor:
     return x.new_full((len(x),), 1 / len(x))
 
 
+def fresh_rows(x: Tensor, z: Tensor | None) -> int:
+    """How many rows of x come before the dreams whose noise z is known."""
+    return len(x) if z is None else len(x) - len(z)
+
+
 class ClassCode(nn.Module):
     """Appends the one-hot class code to a vector; with no classes, appends nothing."""
 
@@ -155,7 +160,7 @@ class VAE(nn.Module):
         cross-entropy between the image that the prior and decoder now make of that noise and
         the one that the old generator made.
         """
-        fresh = len(x) if z is None else len(x) - len(z)
+        fresh = fresh_rows(x, z)
         y_fresh, y_dreamt = (None, None) if y is None else (y[:fresh], y[fresh:])
         mean, logvar = self.encoder(x[:fresh]).chunk(2, 1)  # (fresh, latent_dim)
         latent = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
@@ -248,11 +253,27 @@ class WGANGP(nn.Module):
         z: Tensor | None = None,
     ) -> Tensor:
         weight = even(x) if weight is None else weight
+        fresh = fresh_rows(x, z)
+        y_fresh = None if y is None else y[:fresh]
         for _ in range(self.critic_steps):
-            loss = descend(self.critic_optimiser, self.critic_loss(x, y, weight))
-        fake = self.decode(noise_for(self, len(x)), y)
-        descend(self.optimiser, -(weight @ self.score(fake, y)))
+            critic_loss = self.critic_loss(x[:fresh], y_fresh, weight[:fresh])
+            loss = descend(self.critic_optimiser, critic_loss)
+        descend(self.optimiser, self.generator_loss(x, y, weight, z))
         return loss
+
+    def generator_loss(
+        self, x: Tensor, y: Tensor | None, weight: Tensor, z: Tensor | None = None
+    ) -> Tensor:
+        """-E[score(fake)], and for dreams whose noise is known the squared distance, summed over
+        pixels, between the image that this noise makes now and the one that it made."""
+        fresh = fresh_rows(x, z)
+        noise = noise_for(self, fresh)
+        fake = self.decode(noise if z is None else torch.cat([noise, z]), y)
+        y_fresh = None if y is None else y[:fresh]
+        loss = -(weight[:fresh] @ self.score(fake[:fresh], y_fresh))
+        if z is None:
+            return loss
+        return loss + weight[fresh:] @ (fake[fresh:] - x[fresh:]).flatten(1).square().sum(1)
 
     def critic_loss(self, x: Tensor, y: Tensor | None, weight: Tensor) -> Tensor:
         """E[score(fake)] - E[score(real)] + penalty, expectations weighted by row."""
@@ -353,17 +374,21 @@ class FlowMatching(nn.Module):
         weight: Tensor | None = None,
         z: Tensor | None = None,
     ) -> Tensor:
-        return descend(self.optimiser, self.loss(x, y, even(x) if weight is None else weight))
+        weight = even(x) if weight is None else weight
+        return descend(self.optimiser, self.loss(x, y, weight, z))
 
-    def loss(self, x: Tensor, y: Tensor | None, weight: Tensor) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor | None, weight: Tensor, z: Tensor | None = None) -> Tensor:
         """Weighted squared error of the predicted image, averaged over pixels, in [-1, 1] units.
 
         The velocity's error is this divided by (1 - t)^2, which would let the last moments
         outweigh all else; dividing by (1 - t), bounded, keeps both ends of the path in view.
+        A dream whose noise is known is put at the end of its own path (reflow, Liu et al. 2023).
         """
-        data = 2 * x.flatten(1) - 1
+        data, fresh = 2 * x.flatten(1) - 1, fresh_rows(x, z)
+        noise = torch.randn_like(data[:fresh])
+        noise = noise if z is None else torch.cat([noise, z])
         t = torch.rand(len(x), 1, device=x.device)
-        x_t = torch.lerp(torch.randn_like(data), data, t)
+        x_t = torch.lerp(noise, data, t)
         guess = 2 * self.image_logits(x_t, t, y).sigmoid().flatten(1) - 1
         error = (guess - data).square().mean(1)
         return (weight / (1 - t.squeeze(1)).clamp(min=0.1)) @ error

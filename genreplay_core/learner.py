@@ -141,6 +141,7 @@ class GenerativeReplay:
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
         self.tasks: list[int] = []  # in the order met
+        self.calls = 0  # of `train_task`
         self.observed = 0  # batches, by `observe`
         self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
         self.kept: Examples | None = None
@@ -188,14 +189,16 @@ class GenerativeReplay:
                 that was left already.
             Diverged: a loss became nan or infinite; says in which task and at which step.
         """
-        examples = self._read(dataloader)
+        with self._randomness(self.calls, 1):  # a loader may shuffle
+            examples = self._read(dataloader)
         solver = Trainee(self.solver_step, _budget(steps, epochs, len(examples), self.batch))
         own = solver.budget if generator_steps is None else generator_steps
         generator = Trainee(self.generator_step, _at_least_one(own))
         old = _old_rows(replay_ratio, self.batch)
         begun = time.perf_counter()
         self._enter(task_id)
-        with self._randomness(len(self.tasks)), self._autocast():
+        self.calls += 1  # so that a task that goes on meets new dreams
+        with self._randomness(self.calls), self._autocast():
             passes = self._passes(solver, generator)
             total, done = sum(_longest(trainees) for _, trainees in passes), 0
             for replay, trainees in passes:
@@ -223,18 +226,20 @@ class GenerativeReplay:
         """
         if self.strategy.stored != 0:
             raise ValueError("observe() stores nothing: use a strategy that dreams, or train_task")
+        if snapshot_every < 1:
+            raise ValueError(f"snapshot_every must be at least 1, got {snapshot_every}")
         examples = Examples(x, y)
         if x.device.type == "cpu":
             examples = checked(examples)
-        self._check_labels(examples) if self.observed else self._fit(examples)
-        examples = examples.to(self.device)
+        known = self.observed and self.legend is not None
+        self._check_labels(examples) if known else self._fit(examples)
+        examples, old = examples.to(self.device), _old_rows(replay_ratio, len(x))
         if self.observed % snapshot_every == 0:
-            self._enter(len(self.tasks))
+            self._enter(max(self.tasks, default=-1) + 1)
         self.observed += 1
         solver, generator = Trainee(self.solver_step, 1), Trainee(self.generator_step, 1)
         with self._randomness(0, self.observed), self._autocast():
             for replay, trainees in self._passes(solver, generator):
-                old = _old_rows(replay_ratio, len(examples))
                 mixture = self._mixture(replay, len(examples), old)
                 (batch,) = self._batches(examples, mixture, 1)
                 for trainee in trainees:
@@ -334,7 +339,8 @@ class GenerativeReplay:
             raise ValueError(f"the solver has {outputs} outputs, expected {self.legend.outputs}")
         self._check_labels(examples)
         if self.generator is not None:
-            _check_generator(self.generator, row)
+            highest = examples.y.max().view(1).to(self.device)
+            _check_generator(self.generator, Examples(row.x, highest))
         if not len(self.seen):
             self.seen = torch.zeros(self.legend.codes, device=self.device)
             self.past_seen = self.seen.clone()
@@ -365,7 +371,8 @@ class GenerativeReplay:
     def _leave(self, examples: Examples) -> None:
         """Note which codes were met, store what the strategy stores, consolidate weights."""
         ones = torch.ones_like(examples.y, dtype=torch.float)
-        self.seen = self.past_seen.index_add(0, examples.y, ones)
+        met = self.past_seen.index_add(0, examples.y, ones)
+        self.seen = torch.maximum(self.seen, met)  # a task may come in parts
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
             parts = [part for part in (self.past_kept, chosen) if part is not None]
@@ -406,6 +413,7 @@ class GenerativeReplay:
             "modules": {name: m.state_dict() for name, m in self._modules().items()},
             "optimisers": {name: o.state_dict() for name, o in self._optimisers()},
             "tasks": list(self.tasks),
+            "calls": self.calls,
             "observed": self.observed,
             "seen": self.seen,
             "past_seen": self.past_seen,
@@ -419,17 +427,19 @@ class GenerativeReplay:
             ValueError: the state is another scholar's, or damaged.
         """
         try:
+            state = copy.deepcopy(state)  # torch's optimisers would go on writing into it
             for name, module in self._modules().items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in self._optimisers():
                 optimiser.load_state_dict(state["optimisers"][name])
             kept = {name: Examples(*pair).to(self.device) for name, pair in state["kept"].items()}
             self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")
-            self.tasks, self.observed = list(state["tasks"]), int(state["observed"])
+            self.tasks = list(state["tasks"])
+            self.calls, self.observed = int(state["calls"]), int(state["observed"])
             self.seen = state["seen"].to(self.device)
             self.past_seen = state["past_seen"].to(self.device)
         except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
             raise ValueError(f"this state doesn't fit the scholar: {reason}") from None
 
 
@@ -520,9 +530,11 @@ def _outputs(solver: nn.Module, x: Tensor) -> int:
 
 def _check_generator(generator: nn.Module, row: Examples) -> None:
     try:
-        dream = sample(generator, 1, row.y)
+        with unmoved():
+            dream = sample(generator, 1, row.y)
     except (IndexError, RuntimeError) as error:
-        raise ValueError(f"the generator can't dream class {row.y.tolist()}: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the generator can't dream class {int(row.y)}: {reason}") from None
     if dream.shape != row.x.shape:
         raise ValueError(
             f"the generator makes images {tuple(dream.shape[1:])}, "

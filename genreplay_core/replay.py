@@ -74,8 +74,8 @@ class Hard:
 class Soft:
     """The old solver's whole answer at a temperature (Hinton et al. 2015, distillation).
 
-    The usual temperature in the replay literature is 2. The loss divides the new solver's outputs by the same temperature and is multiplied by its
-    square, so that the gradient's size doesn't depend on it.
+    The loss divides the new solver's outputs by the same temperature and is multiplied by its
+    square, so that the gradient's size doesn't depend on it. The literature's usual value is 2.
     """
 
     temperature: float = 4.0
@@ -108,9 +108,10 @@ class Generative:
     """Dreams of the frozen generator. Codes are drawn evenly from those met; a conditional
     generator dreams those classes, for another they only say which task's outputs compete.
 
-    align: tell the noise that each dream came from as well. A generator that can use it learns
+    align: tell the noise that each dream came from as well. A conditional generator then learns
         to make the old generator's image of the same noise and class, instead of learning the
-        image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs).
+        image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs). Useless without classes,
+        for then the same noise would have to make new images too.
     """
 
     label: Label = Soft()

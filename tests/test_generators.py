@@ -425,8 +425,9 @@ def test_only_the_priors_of_the_classes_met_are_learnt():
 def test_a_dreamt_row_is_to_be_decoded_from_its_own_noise(classes):
     """Its loss is the cross-entropy with what the decoder makes of the noise; no KL, no encoder."""
     vae = mlp_vae(SHAPE, classes, latent_dim=4, hidden=16)
-    z = noise_for(vae, 2)
-    weight = torch.tensor([0.0] * 4 + [0.7, 0.3])
+    if classes:
+        vae.prior.data.copy_(draw(classes, 8))
+    z, weight = noise_for(vae, 2), torch.tensor([0.0] * 4 + [0.7, 0.3])
     now = vae.decode(z, CODE[4:])
     rows = F.binary_cross_entropy(now, IMAGES[4:], reduction="none").flatten(1).mean(1)
     loss = vae.loss(IMAGES, CODE if classes else None, weight, z)
@@ -518,6 +519,24 @@ def test_the_wgan_finds_an_image_by_the_judgement_of_its_critic():
     assert (circling - target).abs().max() < 0.15
 
 
+@pytest.mark.parametrize("name", ["mlp_wgan", "conditional mlp_wgan"])
+def test_a_dreamt_row_pulls_the_wgan_towards_the_image_of_its_noise(name):
+    wgan = built(name)
+    z, weight = noise_for(wgan, 2), torch.tensor([0.0] * 4 + [0.7, 0.3])
+    gap = wgan.decode(z, CODE[4:]) - IMAGES[4:]
+    expected = weight[4:] @ gap.flatten(1).square().sum(1)
+    torch.testing.assert_close(wgan.generator_loss(IMAGES, CODE, weight, z), expected)
+
+
+def test_a_dreamt_row_of_known_noise_is_not_shown_to_the_critic():
+    first, second = built("mlp_wgan"), built("mlp_wgan")
+    z, dreamt = noise_for(first, 2), torch.arange(ROWS).view(-1, 1, 1, 1) >= 4
+    step(first, z=z)
+    step(second, torch.where(dreamt, 1 - IMAGES, IMAGES), z=z)
+    assert torch.equal(state(first.critic), state(second.critic))
+    assert not torch.equal(state(first.network), state(second.network))
+
+
 # ---------------------------------------------------------------- flow matching
 
 
@@ -565,6 +584,15 @@ def test_training_asks_everywhere_on_the_way_from_normal_noise_to_the_image():
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     assert t.mean().item() == pytest.approx(0.5, abs=0.05)
     assert t.std().item() == pytest.approx(12**-0.5, abs=0.03)  # of the uniform distribution
+
+
+def test_the_path_to_a_dreamt_row_begins_at_its_own_noise():
+    flow = FlowMatching(Guide(torch.zeros(64)), SHAPE)
+    z = noise_for(flow, 2)
+    flow.loss(IMAGES, None, WEIGHT, z)
+    (points,), t = flow.network.points, flow.network.times
+    end = 2 * IMAGES.flatten(1) - 1
+    torch.testing.assert_close(points[4:], (1 - t[4:]) * z + t[4:] * end[4:])
 
 
 # ---------------------------------------------------------------- a reader's own generator
