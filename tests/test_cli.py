@@ -86,7 +86,7 @@ def test_what_is_asked_about_the_command_is_answered(capsys, argument, said):
 
 def test_options_reach_the_config(tmp_path):
     asked = {
-        **{"scenario": "task", "class_order": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], "align": True},
+        **{"scenario": "task", "class_order": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], "align": False},
         **{"generator": "conv-vae", "latent_dim": 7, "generator_steps": 2, "temperature": 3.0},
         **{"importance": 0.25, "replay_ratio": 0.5, "regulariser": "si", "strength": 0.1},
         **{"solver": "conv", "precision": "bfloat16", "seed": 4, "reset_optimisers": True},
@@ -94,12 +94,13 @@ def test_options_reach_the_config(tmp_path):
     argv = []
     for name, value in asked.items():
         said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        argv += [f"--{name.replace('_', '-')}"] + ([] if value is True else [said])
-    assert main(["run", *TINY, "--replay", "generative", *argv, "--out", str(tmp_path)]) == 0
+        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        argv += [option] if isinstance(value, bool) else [option, said]
+    assert main(["run", *TINY, "--replay", "conditional", *argv, "--out", str(tmp_path)]) == 0
     config = json.loads((tmp_path / "result.json").read_text())["config"]
     assert {name: config[name] for name in asked} == asked
     # and nothing else was changed
-    same = {**asked, "replay": "generative", "tasks": 2, "steps": 3, "batch": 16, "hidden": 16}
+    same = {**asked, "replay": "conditional", "tasks": 2, "steps": 3, "batch": 16, "hidden": 16}
     expected = json.loads(json.dumps(asdict(Config(**{**same, "lr": 0.01}))))
     assert config == expected
 
