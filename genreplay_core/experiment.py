@@ -12,36 +12,31 @@ stands in the tables below; to add a strategy or a generator, add a line.
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import platform
-import subprocess
 import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from . import generators, nets, replay
+from . import generators, nets, records, replay
 from .data import Examples, Pair, Stream, domains, permuted, rotated, split
 from .datasets import load
-from .files import replacing, write_json
+from .files import write_json
 from .generators import sample
-from .learner import GenerativeReplay, accuracy
+from .learner import BLOCK, GenerativeReplay, accuracy
 from .metrics import summary
 from .quality import Judge, assess, judge
+from .records import Record
 from .regularisers import EWC, SI
 from .replay import ByCode, Hard, Label, Soft, Strategy
 from .seeds import mixed, seeded
 
-Record = dict[str, Any]
 Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
 
 STREAMS = ("split", "permuted", "rotated", "domains")
@@ -129,8 +124,7 @@ class Config:
     hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
         None keeps its own default.
     regulariser: "ewc", "si" or None, with its strength.
-    curve_every: steps between the points of the curve within a task, each measured at the next
-        end of a block of steps (`learner.BLOCK`); 0 for none.
+    curve_every: steps between the points of the curve within a task; 0 for none.
     quality: judge the dreams after each task.
     """
 
@@ -345,14 +339,14 @@ class Run:
         begun, state, config = time.perf_counter(), self.state, self.config
         if not state.matrix:
             state.matrix.append(self.accuracies(len(self.stream)))
-        task, due = len(state.matrix) - 1, config.curve_every or math.inf
+        task, last = len(state.matrix) - 1, 0
 
         def watch(done: int, total: int) -> None:
-            nonlocal due
-            if done >= due:
+            nonlocal last
+            if config.curve_every and done > last and done % config.curve_every == 0:
                 point = {"task": task, "step": done, "accuracy": self.accuracies(task + 1)}
                 state.curve.append(point)
-                due = (done // config.curve_every + 1) * config.curve_every
+            last = done
             if progress is not None:
                 progress(task, len(self.stream), done / total)
 
@@ -364,6 +358,7 @@ class Run:
             steps=config.steps,
             generator_steps=config.generator_steps,
             watch=watch,
+            watch_every=math.gcd(config.curve_every, BLOCK),  # so that no point is jumped over
         )
         state.matrix.append(self.accuracies(len(self.stream)))
         if self.scholar.generator is not None:
@@ -405,6 +400,15 @@ class Run:
         real = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
         return judge(real, self.legend.codes, seed=self.config.seed, device=self.scholar.device)
 
+    def saved(self) -> dict[str, Any]:
+        """All that the run needs to go on, as tensors and plain values."""
+        return {"scholar": self.scholar.state_dict(), "state": asdict(self.state)}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on where `saved` left off."""
+        self.scholar.load_state_dict(saved["scholar"])
+        self.state = State(**saved["state"])
+
     def record(self) -> Record:
         """The record of a finished run, ready for JSON."""
         state = self.state
@@ -415,7 +419,7 @@ class Run:
             "config": asdict(self.config),
             "seconds": state.seconds,
             "steps_per_second": state.steps / state.training_seconds,
-            "environment": environment(self.scholar.device),
+            "environment": records.environment(self.scholar.device),
             "curve": state.curve,
             "quality": state.quality,
         }
@@ -448,14 +452,14 @@ def run(
         Diverged: a loss became nan.
         OSError: the folder can't be written.
     """
-    folder = None if out is None else Path(out)
-    if folder is not None and (done := _finished(config, folder, resume)) is not None:
+    described, folder = asdict(config), None if out is None else Path(out)
+    if folder is not None and (done := records.finished(folder, described, resume)) is not None:
         return done
     work = Run(config, device, stream)
     if folder is not None:
-        _claim(folder)
-        if resume:
-            _restore(work, folder / "checkpoint.pt")
+        records.claim(folder)
+        if resume and (saved := records.load_checkpoint(folder, described)) is not None:
+            work.restore(saved)
     return _learn(work, folder, progress, after_task)
 
 
@@ -469,119 +473,10 @@ def _learn(
     while len(work.state.matrix) <= len(work.stream):
         work.step_task(progress)
         if folder is not None:
-            _save(work, folder / "checkpoint.pt")
+            records.save_checkpoint(folder, asdict(work.config), work.saved())
         if after_task is not None:
             after_task(work)
     record = work.record()
     if folder is not None:
         write_json(folder / "result.json", record)
     return record
-
-
-# ---------------------------------------------------------------- the folder of a run
-
-
-def _finished(config: Config, folder: Path, resume: bool) -> Record | None:
-    """The record in the folder if it is this run's; refuses a folder that holds another."""
-    result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
-    if not result.exists():
-        if checkpoint.exists() and not resume:
-            raise ValueError(f"{folder} holds an unfinished run: add --resume, or choose another")
-        return None
-    try:
-        record = json.loads(result.read_text())
-        stored, _ = dict(record["config"]), summary(record["accuracy_matrix"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{result} is damaged, or not the record of one run: choose another folder"
-        ) from None
-    _same(config, stored, folder)
-    if not resume:
-        raise ValueError(
-            f"{folder} holds this run already: add --resume to read it, or choose another"
-        )
-    return dict(record)
-
-
-def _same(config: Config, stored: Any, folder: Path) -> None:
-    mine = json.loads(json.dumps(asdict(config)))
-    other = json.loads(json.dumps(stored))
-    differing = [f.name for f in fields(config) if mine[f.name] != other.get(f.name)]
-    if differing:
-        raise ValueError(
-            f"{folder} holds a run with another {', '.join(differing)}: choose another folder"
-        )
-
-
-def _claim(folder: Path) -> None:
-    """Make sure that the folder is there and can be written to, before anything is computed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / ".probe") as probe:
-        probe.touch()
-    (folder / ".probe").unlink()
-
-
-def _save(work: Run, path: Path) -> None:
-    saved = {
-        "config": asdict(work.config),
-        "scholar": work.scholar.state_dict(),
-        "state": asdict(work.state),
-    }
-    with replacing(path) as partial_path:
-        torch.save(saved, partial_path)
-
-
-def _restore(work: Run, path: Path) -> None:
-    """Go on where the checkpoint left off. Loading runs no code from the file."""
-    if not path.exists():
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch doesn't look at the checksums
-                raise ValueError
-        # the state stays on the host, `load_state_dict` moves what a scholar needs
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        config, scholar, state = dict(saved["config"]), saved["scholar"], State(**saved["state"])
-    except Exception:  # a damaged file may raise anything
-        raise ValueError(
-            f"{path} is damaged or no checkpoint of ours: remove it to start anew"
-        ) from None
-    _same(work.config, config, path.parent)
-    work.scholar.load_state_dict(scholar)
-    work.state = state
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a run's figures depend on besides its config."""
-    from . import __version__
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "genreplay_core": __version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{device.type}: {name}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that the package runs from, if it runs from one."""
-    ask, here = ["git", "describe", "--always", "--dirty", "--abbrev=12"], Path(__file__).parent
-    try:
-        done = subprocess.run(ask, cwd=here, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -45,6 +45,15 @@ class Diverged(RuntimeError):
     """A loss is no longer finite."""
 
 
+@dataclass
+class Trainee:
+    """What is trained: one step of it, how many steps, and the losses so far."""
+
+    step: Step
+    budget: int
+    losses: list[Tensor] = field(default_factory=list)  # a vector for each block
+
+
 @dataclass(frozen=True)
 class Trained:
     """What a task's training leaves behind.
@@ -56,17 +65,10 @@ class Trained:
     generator_loss: Tensor
     seconds: float
 
-
-@dataclass
-class Trainee:
-    """What is trained: one step of it, how many steps, and the losses so far."""
-
-    step: Step
-    budget: int
-    losses: list[Tensor] = field(default_factory=list)  # a vector for each block
-
-    def all_losses(self) -> Tensor:
-        return torch.cat(self.losses) if self.losses else torch.zeros(0)
+    @staticmethod
+    def of(solver: Trainee, generator: Trainee, seconds: float) -> Trained:
+        losses = [torch.cat(t.losses) if t.losses else torch.zeros(0) for t in (solver, generator)]
+        return Trained(losses[0], losses[1], seconds)
 
 
 @dataclass(frozen=True)
@@ -167,50 +169,37 @@ class GenerativeReplay:
         steps: int | None = None,
         generator_steps: int | None = None,
         watch: Watch | None = None,
+        watch_every: int = BLOCK,
     ) -> Trained:
         """Learn one task.
 
         Args:
-            dataloader: a DataLoader, any iterable of (x, y) batches, a torchvision-style data
-                set, a pair of tensors or `Examples`; pixels in [0, 1] or bytes.
-            task_id: a number for the task. A new number freezes the scholar as it is now; the
-                number of the last call goes on with that task.
-            epochs: passes over the data; ignored when `steps` is given.
+            dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes.
+            task_id: a new number freezes the scholar as it is now; the number of the last call
+                goes on with that task.
+            epochs: passes over the data, unless `steps` is given.
             replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
-            steps: the solver's budget in steps.
-            generator_steps: the generator's budget; default: the solver's.
-            watch: called after each block of steps, with the steps done and those in all. If
-                solver and generator rehearse different things, one is trained after the other
-                and the steps of both count.
+            steps, generator_steps: budgets; the generator's is the solver's if not given.
+            watch: called every so many steps, or fewer, with the steps done and those in all.
 
         Raises:
-            ValueError: empty or invalid data, labels beyond the solver's outputs, images that the
-                solver or generator can't take, a budget below one step, a negative ratio, a task
-                that was left already.
+            ValueError: data, networks and labels that don't go together, a budget below one step,
+                a negative ratio, a task that was left already.
             Diverged: a loss became nan or infinite; says in which task and at which step.
         """
-        with self._randomness(self.calls, 1):  # a loader may shuffle
-            examples = self._read(dataloader)
-        solver = Trainee(self.solver_step, _budget(steps, epochs, len(examples), self.batch))
-        own = solver.budget if generator_steps is None else generator_steps
-        generator = Trainee(self.generator_step, _at_least_one(own))
+        begun, examples = time.perf_counter(), self._read(dataloader)
+        budget = _budget(steps, epochs, len(examples), self.batch)
+        own = _at_least_one(budget if generator_steps is None else generator_steps)
+        solver, generator = Trainee(self.solver_step, budget), Trainee(self.generator_step, own)
         old = _old_rows(replay_ratio, self.batch)
-        begun = time.perf_counter()
         self._enter(task_id)
-        self.calls += 1  # so that a task that goes on meets new dreams
-        with self._randomness(self.calls), self._autocast():
-            passes = self._passes(solver, generator)
-            total, done = sum(_longest(trainees) for _, trainees in passes), 0
-            for replay, trainees in passes:
-                mixture = self._mixture(replay, self.batch, old)
-                for steps in self._train(examples, mixture, trainees):
-                    done += steps
-                    if watch is not None:
-                        with unmoved():  # looking must not change what is looked at
-                            watch(done, total)
+        with self._randomness(len(self.tasks)), self._autocast():
+            for done, total in self._learn(examples, old, solver, generator, watch_every):
+                if watch is not None:
+                    with unmoved():  # looking must not change what is looked at
+                        watch(done, total)
             self._leave(examples)
-        seconds = time.perf_counter() - begun
-        return Trained(solver.all_losses(), generator.all_losses(), seconds)
+        return Trained.of(solver, generator, time.perf_counter() - begun)
 
     def observe(
         self, x: Tensor, y: Tensor, *, snapshot_every: int = 500, replay_ratio: float = 1.0
@@ -279,18 +268,38 @@ class GenerativeReplay:
         r = self.strategy.weight_of_new(len(self.tasks))
         return Mixture.of(replay, new, old, r, self.device)
 
+    def _learn(
+        self, examples: Examples, old: int, solver: Trainee, generator: Trainee, look: int
+    ) -> Iterator[tuple[int, int]]:
+        """Train solver and generator; yields (steps done, steps in all) now and then. If they
+        rehearse different things, the steps of both count."""
+        passes = self._passes(solver, generator)
+        before, total = 0, sum(_longest(trainees) for _, trainees in passes)
+        for replay, trainees in passes:
+            mixture = self._mixture(replay, self.batch, old)
+            for done in self._train(examples, mixture, trainees, look):
+                yield before + done, total
+            before += _longest(trainees)
+
     def _train(
-        self, examples: Examples, mixture: Mixture, trainees: list[Trainee]
+        self, examples: Examples, mixture: Mixture, trainees: list[Trainee], look: int
     ) -> Iterator[int]:
-        """Train in blocks; yields the number of steps of each."""
+        """Train in blocks; yields the steps done, at least after every `look` of the first
+        trainee and at the end of each block."""
         rows, total = shuffled(len(examples), self.device), _longest(trainees)
         for start in range(0, total, BLOCK):
             steps = min(BLOCK, total - start)
             batches = self._batches(examples[rows(steps * mixture.new)], mixture, steps)
             for trainee in trainees:
                 mine = batches[: max(trainee.budget - start, 0)]
-                self._record(trainee, [trainee.step(b, mixture.weight) for b in mine], start)
-            yield steps
+                stride = look if trainee is trainees[0] else BLOCK
+                for at in range(0, len(mine), stride):
+                    some = mine[at : at + stride]
+                    losses = [trainee.step(batch, mixture.weight) for batch in some]
+                    self._record(trainee, losses, start + at)
+                    if trainee is trainees[0]:
+                        yield start + at + len(some)
+            yield start + steps
 
     @torch.no_grad()
     def _batches(self, new: Examples, mixture: Mixture, steps: int) -> list[Data]:
@@ -310,8 +319,6 @@ class GenerativeReplay:
 
     def _record(self, trainee: Trainee, losses: list[Tensor], start: int) -> None:
         """Keep a block's losses; the one look at them that waits for the device."""
-        if not losses:
-            return
         block = torch.stack(losses)
         trainee.losses.append(block)
         if block.device.type != "meta" and not block.isfinite().all():

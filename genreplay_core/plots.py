@@ -140,12 +140,9 @@ def curves(
     ax.set_xlabel("training step", color=INK, fontsize=9)
     ax.set_ylabel("test accuracy (%)", color=INK, fontsize=9)
     _plain(ax)
+    columns = -(-len(names) // 20)
     figure.legend(
-        loc="outside right upper",
-        frameon=False,
-        labelcolor=INK,
-        fontsize=8,
-        ncols=-(-len(names) // 20),
+        loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8, ncols=columns
     )
     return figure
 
