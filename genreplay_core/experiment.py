@@ -70,13 +70,15 @@ class Arm:
     """What a `--replay` name stands for.
 
     strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
-    generator; conditional: one that is told the class.
+    generator; conditional: one that is told the class. coded: do its rows' codes tell the class,
+    so that they may serve as labels?
     """
 
     strategy: Callable[[Label, Config], Strategy]
     labels: str = "soft"
     dreams: bool = False
     conditional: bool = False
+    coded: bool = False
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
@@ -94,12 +96,12 @@ def _plain(make: Callable[[Label], Strategy]) -> Callable[[Label, Config], Strat
 REPLAYS: dict[str, Arm] = {
     "none": Arm(lambda label, config: replay.none()),
     "generative": Arm(_dreaming, dreams=True),
-    "conditional": Arm(_dreaming, dreams=True, conditional=True),
-    "stored": Arm(_stored, "code"),
-    "exact": Arm(_plain(replay.exact), "hard"),
+    "conditional": Arm(_dreaming, dreams=True, conditional=True, coded=True),
+    "stored": Arm(_stored, "code", coded=True),
+    "exact": Arm(_plain(replay.exact), "hard", coded=True),
     "noise": Arm(_plain(replay.noise)),
     "current": Arm(_plain(replay.current)),
-    "joint": Arm(_plain(lambda label: replay.joint()), "code"),
+    "joint": Arm(_plain(lambda label: replay.joint()), "code", coded=True),
     "live": Arm(_plain(replay.live), "hard", dreams=True),
     "forgetful-generator": Arm(_plain(replay.forgetful_generator), dreams=True),
 }
@@ -184,8 +186,10 @@ class Config:
     def _check(self) -> None:
         _known("labels", self.labels or "", ("hard", "soft", "code"))
         arm = REPLAYS[self.replay]
-        if arm.dreams and not arm.conditional and self.labels == "code":
-            raise ValueError("labels 'code' need a conditional generator: use replay 'conditional'")
+        if self.labels == "code" and not arm.coded:
+            raise ValueError(
+                f"replay '{self.replay}' doesn't know its rows' classes: leave out labels 'code'"
+            )
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
         if self.align and not arm.conditional:

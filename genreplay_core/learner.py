@@ -143,7 +143,7 @@ class GenerativeReplay:
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
         self.tasks: list[int] = []  # in the order met
-        self.calls = 0  # of `train_task`
+        self.calls = 0  # of `train_task`: a task that goes on meets new dreams
         self.observed = 0  # batches, by `observe`
         self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
         self.kept: Examples | None = None
@@ -183,8 +183,7 @@ class GenerativeReplay:
             watch: called every so many steps, or fewer, with the steps done and those in all.
 
         Raises:
-            ValueError: data, networks and labels that don't go together, a budget below one step,
-                a negative ratio, a task that was left already.
+            ValueError: what doesn't go together, budgets below 1, a task that was left already.
             Diverged: a loss became nan or infinite; says in which task and at which step.
         """
         begun, examples = time.perf_counter(), self._read(dataloader)
@@ -193,7 +192,7 @@ class GenerativeReplay:
         solver, generator = Trainee(self.solver_step, budget), Trainee(self.generator_step, own)
         old = _old_rows(replay_ratio, self.batch)
         self._enter(task_id)
-        with self._randomness(len(self.tasks)), self._autocast():
+        with self._randomness(self.calls + 1), self._autocast():
             for done, total in self._learn(examples, old, solver, generator, watch_every):
                 if watch is not None:
                     with unmoved():  # looking must not change what is looked at
@@ -220,8 +219,7 @@ class GenerativeReplay:
         examples = Examples(x, y)
         if x.device.type == "cpu":
             examples = checked(examples)
-        known = self.observed and self.legend is not None
-        self._check_labels(examples) if known else self._fit(examples)
+        self._check_labels(examples) if self.observed and self.legend else self._fit(examples)
         examples, old = examples.to(self.device), _old_rows(replay_ratio, len(x))
         if self.observed % snapshot_every == 0:
             self._enter(max(self.tasks, default=-1) + 1)
@@ -332,7 +330,8 @@ class GenerativeReplay:
 
     def _read(self, source: Any) -> Examples:
         """Examples on the device, known to fit the solver, the generator and the legend."""
-        examples = gather(source)
+        with self._randomness(self.calls, 1):  # a loader may shuffle
+            examples = gather(source)
         self._fit(examples)
         return examples.to(self.device)
 
@@ -377,6 +376,7 @@ class GenerativeReplay:
 
     def _leave(self, examples: Examples) -> None:
         """Note which codes were met, store what the strategy stores, consolidate weights."""
+        self.calls += 1
         ones = torch.ones_like(examples.y, dtype=torch.float)
         met = self.past_seen.index_add(0, examples.y, ones)
         self.seen = torch.maximum(self.seen, met)  # a task may come in parts

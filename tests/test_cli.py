@@ -203,7 +203,7 @@ BAD = [
     ("--regulariser l2", "--regulariser"),
     ("--precision int8", "--precision"),
     ("--labels firm", "--labels"),
-    ("--labels code", "labels 'code' need a conditional generator"),
+    ("--labels code", "doesn't know its rows' classes"),
     ("--tasks 3", "10 classes can't be cut into 3 equal tasks"),
     ("--tasks 0", "tasks must be above 0"),
     ("--steps 0", "steps must be above 0"),

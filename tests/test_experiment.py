@@ -436,7 +436,7 @@ BAD = [
     ({"seed": -1}, "seed must be 0 or more"),
     *[({"importance": value}, r"importance must lie in \(0, 1\]") for value in (0, 1.5, NAN)],
     ({"epochs": 1.0}, "steps or in epochs, not both"),
-    ({"replay": "generative", "labels": "code"}, "labels 'code' need a conditional generator"),
+    ({"replay": "generative", "labels": "code"}, "doesn't know its rows' classes"),
     ({"replay": "generative", "align": True}, "align needs a conditional generator"),
     ({"generator": "flow", "latent_dim": 5}, "generator 'flow' has no latent_dim"),
     ({"generator": "vae", "critic_steps": 5}, "generator 'vae' has no critic_steps"),
