@@ -158,16 +158,17 @@ def gather(source: Examples | tuple | Dataset | Iterable) -> Examples:
     """Read any source of labelled images into memory, checked.
 
     Args:
-        source: `Examples`; a pair of tensors `(x, y)`; a torchvision-style data set whose items
-            are `(image, label)`; a DataLoader or any other iterable of `(x, y)` batches.
+        source: `Examples`; a pair of tensors or arrays `(x, y)`; a torchvision-style data set
+            whose items are `(image, label)`; a DataLoader or any other iterable of batches
+            `(x, y)`.
 
     Raises:
         ValueError: if there is no example, or pixels or labels are not what `checked` wants.
     """
     if isinstance(source, Examples):
         return checked(source)
-    if isinstance(source, tuple) and len(source) == 2 and torch.is_tensor(source[0]):
-        return checked(Examples(source[0], torch.as_tensor(source[1])))
+    if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "shape"):
+        return checked(Examples(*(torch.as_tensor(part) for part in source)))
     if isinstance(source, Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
         source = DataLoader(source, batch_size=1024, collate_fn=_collate)
     batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in source]

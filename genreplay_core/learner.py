@@ -28,8 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .adapt import adapted, optimisers
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
-from .generators import adapted, optimisers, sample
+from .generators import sample
 from .nets import adam, cross_entropy, descend, evaluating, pick_device
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none

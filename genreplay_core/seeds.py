@@ -10,7 +10,10 @@ import torch
 
 
 def mixed(*seed: int) -> int:
-    """One 63-bit seed for a tuple of whole numbers >= 0; near tuples give unrelated seeds."""
+    """One 63-bit seed for a tuple of whole numbers >= 0; near tuples give unrelated seeds.
+
+    Zeros at the end don't count, as in numpy's `SeedSequence`, which does the mixing.
+    """
     return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

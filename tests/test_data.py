@@ -359,6 +359,7 @@ class Photos(Dataset):
 SOURCES = {
     "Examples": lambda e: e,
     "pair of tensors": lambda e: (e.x, e.y),
+    "pair of arrays": lambda e: (e.x.numpy(), e.y.numpy()),
     "float pixels": lambda e: (as_float(e.x), e.y),
     "short labels": lambda e: (e.x, e.y.to(torch.int16)),
     "PIL images": Photos,

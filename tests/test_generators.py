@@ -14,13 +14,13 @@ from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn import functional as F
 
+from genreplay_core.adapt import adapted, optimisers
 from genreplay_core.generators import (
     VAE,
     WGANGP,
     ClassCode,
     FlowMatching,
     Generator,
-    adapted,
     conv_vae,
     conv_wgan,
     dream,
@@ -30,8 +30,6 @@ from genreplay_core.generators import (
     mlp_vae,
     mlp_wgan,
     noise_for,
-    optimisers,
-    resampled,
     sample,
 )
 from genreplay_core.nets import adam
@@ -693,28 +691,3 @@ def test_codes_stay_away_from_a_decode_that_takes_none():
             return super().train_step(x)
 
     assert sample(adapted(Whole()), ROWS, CODE).shape == IMAGES.shape
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 128, 192, 1000])
-def test_even_weights_give_each_row_once(n):
-    assert torch.equal(resampled(torch.full((n,), 1 / n)), torch.arange(n))
-
-
-@pytest.mark.parametrize("r", [0.5, 0.2, 0.03, 1.0])
-@pytest.mark.parametrize(("new", "old"), [(128, 64), (100, 100), (10, 90)])
-def test_resampled_rows_keep_the_proportion_of_new_and_old_and_their_number(r, new, old):
-    weight = torch.cat([torch.full((new,), r / new), torch.full((old,), (1 - r) / old)])
-    rows = resampled(weight)
-    assert len(rows) == new + old
-    assert (rows < new).sum().item() == pytest.approx(r * (new + old), abs=1)
-
-
-def test_a_row_comes_as_often_as_its_weight_says():
-    weight = draw(50)
-    weight = weight / weight.sum()
-    count = torch.bincount(resampled(weight), minlength=50)
-    assert (count - 50 * weight).abs().max() < 1 + 1e-3
-
-
-def test_rows_of_weight_zero_never_come():
-    assert resampled(torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0])).unique().tolist() == [1, 3, 4]

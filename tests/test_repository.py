@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Each module may import only from those before it.
 ORDER = (
     *("seeds", "files", "data", "nets", "datasets", "metrics", "plots", "records", "quality"),
-    *("generators", "replay", "regularisers", "learner", "experiment", "cli"),
+    *("adapt", "generators", "replay", "regularisers", "learner", "experiment", "cli"),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`
 LEARNING_PATH = ("data", "nets", "generators", "replay", "learner", "metrics", "experiment")
