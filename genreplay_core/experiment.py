@@ -71,7 +71,7 @@ class Arm:
 
     strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
     generator; conditional: one that is told the class. coded: do its rows' codes tell the class,
-    so that they may serve as labels?
+    so that they may serve as labels? cumulative: is task t given the budget of t tasks?
     """
 
     strategy: Callable[[Label, Config], Strategy]
@@ -79,6 +79,7 @@ class Arm:
     dreams: bool = False
     conditional: bool = False
     coded: bool = False
+    cumulative: bool = False
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
@@ -101,7 +102,7 @@ REPLAYS: dict[str, Arm] = {
     "exact": Arm(_plain(replay.exact), "hard", coded=True),
     "noise": Arm(_plain(replay.noise)),
     "current": Arm(_plain(replay.current)),
-    "joint": Arm(_plain(lambda label: replay.joint()), "code", coded=True),
+    "joint": Arm(_plain(lambda label: replay.joint()), "code", coded=True, cumulative=True),
     "live": Arm(_plain(replay.live), "hard", dreams=True),
     "forgetful-generator": Arm(_plain(replay.forgetful_generator), dreams=True),
 }
@@ -344,6 +345,7 @@ class Run:
         if not state.matrix:
             state.matrix.append(self.accuracies(len(self.stream)))
         task, last = len(state.matrix) - 1, 0
+        share = task + 1 if REPLAYS[config.replay].cumulative else 1
 
         def watch(done: int, total: int) -> None:
             nonlocal last
@@ -357,9 +359,9 @@ class Run:
         trained = self.scholar.train_task(
             self.stream[task].train,
             task,
-            epochs=config.epochs or 1,
+            epochs=(config.epochs or 1) * share,
             replay_ratio=config.replay_ratio,
-            steps=config.steps,
+            steps=None if config.steps is None else config.steps * share,
             generator_steps=config.generator_steps,
             watch=watch,
             watch_every=math.gcd(config.curve_every, BLOCK),  # so that no point is jumped over

@@ -206,8 +206,8 @@ class WGANGP(nn.Module):
 
     Args:
         network: (N, latent_dim + classes) -> images before the sigmoid.
-        critic: (N, features) -> (N, 1). It sees `features(images)` and then the class code.
-        features: images -> (N, any), what the critic does before it is told the class.
+        critic: images -> (N, classes), one score for each class, or (N, 1) without classes: as a
+            projection discriminator (Miyato and Koyama 2018), it can't overlook the class.
         critic_steps: critic steps in a `train_step`.
         penalty: weight of the gradient penalty.
         one_sided: punish only slopes above 1.
@@ -217,31 +217,32 @@ class WGANGP(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        features: nn.Module,
         critic: nn.Module,
         latent_dim: int,
         classes: int | None = None,
         critic_steps: int = 1,
         penalty: float = 10.0,
         one_sided: bool = False,
-        lr: tuple[float, float] = (1e-4, 4e-4),
+        lr: tuple[float, float] = (1e-3, 1e-3),
     ):
         super().__init__()
         self.latent_dim = latent_dim
-        self.network, self.features, self.critic = network, features, critic
+        self.network, self.critic = network, critic
         self.code = ClassCode(classes)
         self.critic_steps, self.penalty = critic_steps, penalty
         self.lowest = 0.0 if one_sided else -math.inf
-        judge = [*features.parameters(), *critic.parameters()]
         self.optimiser = adam(network.parameters(), lr[0], betas=(0.5, 0.9))
-        self.critic_optimiser = adam(judge, lr[1], betas=(0.5, 0.9))
+        self.critic_optimiser = adam(critic.parameters(), lr[1], betas=(0.5, 0.9))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.network(self.code(z, y)).sigmoid()
 
     def score(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's score of each image, (N,): higher is more real."""
-        return self.critic(self.code(self.features(x), y)).squeeze(1)
+        scores = self.critic(x)
+        if self.code.classes is None or y is None:
+            return scores.squeeze(1)
+        return scores.gather(1, y.unsqueeze(1)).squeeze(1)
 
     def train_step(
         self,
@@ -297,30 +298,19 @@ def mlp_wgan(
     critic_steps: int = 1,
 ) -> WGANGP:
     """A WGAN-GP of two-layer perceptrons."""
-    codes = classes or 0
-    return WGANGP(
-        mlp_decoder(latent_dim + codes, shape, hidden),
-        nn.Flatten(),
-        mlp([math.prod(shape) + codes, hidden, hidden, 1], lambda: nn.LeakyReLU(0.2)),
-        latent_dim,
-        classes,
-        critic_steps,
-    )
+    sizes = [math.prod(shape), hidden, hidden, classes or 1]
+    critic = nn.Sequential(nn.Flatten(), mlp(sizes, lambda: nn.LeakyReLU(0.2)))
+    network = mlp_decoder(latent_dim + (classes or 0), shape, hidden)
+    return WGANGP(network, critic, latent_dim, classes, critic_steps)
 
 
 def conv_wgan(
     shape: Shape, classes: int | None = None, latent_dim: int = 64, critic_steps: int = 1
 ) -> WGANGP:
     """A convolutional WGAN-GP for images (c, h, w)."""
-    codes = classes or 0
-    return WGANGP(
-        conv_decoder(latent_dim + codes, shape),
-        conv_encoder(shape, 128),
-        mlp([128 + codes, 128, 1], lambda: nn.LeakyReLU(0.2)),
-        latent_dim,
-        classes,
-        critic_steps,
-    )
+    critic = conv_encoder(shape, classes or 1)
+    network = conv_decoder(latent_dim + (classes or 0), shape)
+    return WGANGP(network, critic, latent_dim, classes, critic_steps)
 
 
 # ---------------------------------------------------------------- flow matching

@@ -140,6 +140,7 @@ class GenerativeReplay:
         self.optimiser = adam(solver.parameters(), lr)
         self.frozen_solver = _frozen(self.solver)
         self.frozen_generator = None if self.generator is None else _frozen(self.generator)
+        self.untrained = [_frozen(n) for n in self._networks()] if self.strategy.anew else []
         self.legend = None if legend is None else legend.to(self.device)
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
@@ -371,7 +372,10 @@ class GenerativeReplay:
         if self.generator is not None and self.frozen_generator is not None:
             _copy_state(self.generator, self.frozen_generator)
         self.past_seen, self.past_kept = self.seen.clone(), self.kept
-        if self.reset_optimisers:
+        if self.strategy.anew:
+            for untrained, network in zip(self.untrained, self._networks(), strict=True):
+                _copy_state(untrained, network)
+        if self.reset_optimisers or self.strategy.anew:
             for _, optimiser in self._optimisers():
                 optimiser.state.clear()
 
@@ -408,7 +412,11 @@ class GenerativeReplay:
             "frozen_generator": self.frozen_generator,
             "regulariser": self.regulariser,
         }
-        return {name: m for name, m in modules.items() if m is not None}
+        untrained = {f"untrained_{i}": m for i, m in enumerate(self.untrained)}
+        return {name: m for name, m in {**modules, **untrained}.items() if m is not None}
+
+    def _networks(self) -> list[nn.Module]:
+        return [network for network in (self.solver, self.generator) if network is not None]
 
     def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         inner = optimisers(self.generator) if self.generator is not None else ()

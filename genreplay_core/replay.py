@@ -191,12 +191,14 @@ class Strategy:
     importance: the weight r of the new task in both losses, in (0, 1] (Shin et al. 2017,
         equation 1): a number, or a function of the number of tasks met, this one included.
     stored: how many real examples a class are kept after each task; None keeps all.
+    anew: does each task begin with untrained networks, which the frozen scholar teaches?
     """
 
     solver: Replay | None
     generator: Replay | None = None
     importance: float | Callable[[int], float] = one_over_tasks
     stored: int | None = 0
+    anew: bool = False
 
     def weight_of_new(self, tasks: int) -> float:
         """r for a learner whose present task is number `tasks` (from 1); 1 in the first task.
@@ -235,8 +237,9 @@ def exact(label: Label = Hard()) -> Strategy:
 
 
 def joint() -> Strategy:
-    """The upper bound: all past examples are kept, with their true labels."""
-    return Strategy(Stored(), stored=None)
+    """The upper bound: all past examples are kept, with their true labels, and each task begins
+    with an untrained solver. Give task t the steps of t tasks to make it a fair one."""
+    return Strategy(Stored(), stored=None, anew=True)
 
 
 def noise(label: Label = Soft()) -> Strategy:

@@ -439,7 +439,8 @@ def linear_wgan(slope, **options):
     """A WGAN on four pixels whose critic scores an image x with `slope * x.sum() / 2`."""
     critic = nn.Linear(4, 1)
     nn.init.constant_(critic.weight, slope / 2)  # |w| = slope
-    return WGANGP(Always(torch.zeros(1, 2, 2)), nn.Flatten(), critic, latent_dim=2, **options)
+    critic = nn.Sequential(nn.Flatten(), critic)
+    return WGANGP(Always(torch.zeros(1, 2, 2)), critic, latent_dim=2, **options)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.4, 1.0, 3.0])
@@ -459,15 +460,15 @@ def test_the_one_sided_penalty_is_for_steep_critics_only(slope, expected):
 def test_a_flat_critic_gets_a_finite_gradient_from_its_penalty():
     wgan = linear_wgan(0.0)
     wgan.gradient_penalty(draw(5, 1, 2, 2), draw(5, 1, 2, 2, seed=1), None).sum().backward()
-    assert wgan.critic.weight.grad.isfinite().all()
+    assert wgan.critic[1].weight.grad.isfinite().all()
 
 
 def test_the_penalty_is_taken_at_one_point_between_each_pair_of_images():
-    wgan = WGANGP(Always(torch.zeros(4)), Echo(4), nn.Linear(4, 1), latent_dim=2)
+    wgan = WGANGP(Always(torch.zeros(4)), nn.Sequential(Echo(4), nn.Linear(4, 1)), latent_dim=2)
     x, fake = draw(50, 4), draw(50, 4, seed=1)
     with seeded(0):
         wgan.gradient_penalty(x, fake, None)
-    share = (wgan.features.given - x) / (fake - x)  # of the way from x to fake, (50, 4)
+    share = (wgan.critic[0].given - x) / (fake - x)  # of the way from x to fake, (50, 4)
     torch.testing.assert_close(share, share[:, :1].expand(-1, 4), atol=1e-3, rtol=0)
     assert ((share > -1e-3) & (share < 1 + 1e-3)).all()
     assert share[:, 0].std() > 0.2  # 0.29 if it is even on the way
@@ -507,7 +508,7 @@ def test_the_wgan_finds_an_image_by_the_judgement_of_its_critic():
     target = torch.tensor([0.9, 0.1, 0.7, 0.3])
     with seeded(0):
         network, critic = Always(torch.zeros(4)), nn.Linear(4, 1)
-        wgan = WGANGP(network, nn.Identity(), critic, 2, critic_steps=3, lr=(0.03, 0.03))
+        wgan = WGANGP(network, critic, 2, critic_steps=3, lr=(0.03, 0.03))
     images = []
     for _ in range(100):
         wgan.train_step(target.expand(8, 4))

@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ from genreplay_core import (
 )
 from genreplay_core.data import Data, Examples, identity, labelled, legend_for
 from genreplay_core.learner import BLOCK, Diverged
+from genreplay_core.regularisers import Regulariser
 from genreplay_core.replay import Hard, Past, Strategy
 
 SHAPE = (1, 4, 4)
@@ -376,6 +378,26 @@ def test_every_example_is_used_once_before_any_is_used_again(steps):
         assert torch.equal(epoch.sort(0).values, task(0).x.flatten(1).sort(0).values)
 
 
+def test_a_regulariser_is_told_each_step_and_shown_the_task_that_ended():
+    class Notes(Regulariser):
+        def __init__(self, solver: nn.Module):
+            super().__init__(solver, strength=1.0)
+            self.steps, self.rows = 0, []
+
+        def after_step(self, solver: nn.Module) -> None:
+            self.steps += 1
+
+        def end_task(self, solver: nn.Module, rows: Callable[[int], Data]) -> None:
+            self.rows.append(rows(40))
+
+    scholar = learn(scholar_of(None, protect=Notes), 0, 1, steps=7)
+    assert scholar.regulariser.steps == 14
+    for number, rows in enumerate(scholar.regulariser.rows):
+        twice = task(number).x.flatten(1).repeat(2, 1)
+        assert torch.equal(rows.x.flatten(1).sort(0).values, twice.sort(0).values)
+        assert (rows.y.argmax(1) == rows.code).all()
+
+
 # ---------------------------------------------------------------- budgets
 
 
@@ -654,6 +676,17 @@ def observe(scholar: GenerativeReplay, batches: range, every: int = 3) -> list[b
     return frozen_anew
 
 
+def test_networks_that_begin_anew_are_taught_by_the_frozen_scholar():
+    scholar = scholar_of(strategy=replace(replay.generative(), anew=True))
+    untrained = [snapshot(scholar.solver), snapshot(scholar.generator)]
+    learn(scholar, 0)
+    taught = [snapshot(scholar.solver), snapshot(scholar.generator)]
+    scholar._enter(1)
+    assert same_bits([snapshot(scholar.solver), snapshot(scholar.generator)], untrained)
+    assert same_bits([snapshot(network) for network in frozen(scholar)], taught)
+    assert not any(optimiser.state for _, optimiser in scholar._optimisers())
+
+
 def test_observing_freezes_the_scholar_every_so_many_batches():
     scholar = scholar_of()
     assert observe(scholar, range(8)) == [True, False, False] * 2 + [True, False]
@@ -679,6 +712,14 @@ def test_observing_dreams_what_was_met_before_the_last_snapshot():
             scholar.observe(task(number).x, task(number).y, snapshot_every=3)
     old = [set((batch.code[20:] // 2).tolist()) for batch, _ in spy.solver]
     assert old == [set()] * 3 + [{0}] * 3 + [{0, 1}] * 3
+
+
+def test_observing_uses_each_dream_once():
+    scholar = scholar_of()
+    spy = Spy(scholar)
+    observe(scholar, range(6))
+    dreams = torch.cat([batch.x[BATCH:] for batch, _ in spy.solver]).flatten(1)
+    assert len(dreams.unique(dim=0)) == len(dreams) == 3 * BATCH
 
 
 def test_observing_after_tasks_begins_with_a_snapshot():
