@@ -76,7 +76,7 @@ def _parser() -> Parser:
         "run",
         help="learn a stream of tasks and record what is remembered",
         description="Learn a stream of tasks and record what is remembered.",
-        epilog=EXAMPLES,
+        epilog=_replays() + EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(command=_run)
@@ -85,6 +85,11 @@ def _parser() -> Parser:
     _training_options(command.add_argument_group("networks and training"))
     _output_options(command.add_argument_group("output"))
     return parser
+
+
+def _replays() -> str:
+    lines = (f"  {name:<20} {arm.about}" for name, arm in REPLAYS.items())
+    return "what --replay can be:\n" + "\n".join(lines) + "\n\n"
 
 
 Option = Callable[..., Any]
@@ -107,7 +112,7 @@ def _replay_options(group: Any) -> None:
         choices=REPLAYS,
         default=COMPARED,
         metavar="NAME",
-        help=f"one or more of {', '.join(REPLAYS)}; default {' '.join(COMPARED)}",
+        help=f"one or more of those below; default {' '.join(COMPARED)}",
     )
     add("--generator", choices=GENERATORS, default="vae", help="default vae")
     add("--labels", choices=("hard", "soft", "code"), help="default: what the strategy uses")

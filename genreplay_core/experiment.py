@@ -62,18 +62,19 @@ ABOVE_ZERO = (
 )
 NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Arm:
     """What a `--replay` name stands for.
 
-    strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
+    about: one line for the help. strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
     generator; conditional: one that is told the class. coded: do its rows' codes tell the class,
     so that they may serve as labels? cumulative: is task t given the budget of t tasks?
     """
 
+    about: str
     strategy: Callable[[Label, Config], Strategy]
     labels: str = "soft"
     dreams: bool = False
@@ -95,16 +96,37 @@ def _plain(make: Callable[[Label], Strategy]) -> Callable[[Label, Config], Strat
 
 
 REPLAYS: dict[str, Arm] = {
-    "none": Arm(lambda label, config: replay.none()),
-    "generative": Arm(_dreaming, dreams=True),
-    "conditional": Arm(_dreaming, dreams=True, conditional=True, coded=True),
-    "stored": Arm(_stored, "code", coded=True),
-    "exact": Arm(_plain(replay.exact), "hard", coded=True),
-    "noise": Arm(_plain(replay.noise)),
-    "current": Arm(_plain(replay.current)),
-    "joint": Arm(_plain(lambda label: replay.joint()), "code", coded=True, cumulative=True),
-    "live": Arm(_plain(replay.live), "hard", dreams=True),
-    "forgetful-generator": Arm(_plain(replay.forgetful_generator), dreams=True),
+    "none": Arm("rehearse nothing", lambda label, config: replay.none()),
+    "generative": Arm("dreams of a generator (Shin et al. 2017)", _dreaming, dreams=True),
+    "conditional": Arm(
+        "dreams of a generator that is told the class, all classes alike",
+        _dreaming,
+        dreams=True,
+        conditional=True,
+        coded=True,
+    ),
+    "stored": Arm("--per-class stored examples of each class", _stored, "code", coded=True),
+    "exact": Arm(
+        "all past examples, labelled by the old solver", _plain(replay.exact), "hard", coded=True
+    ),
+    "noise": Arm("Gaussian noise, labelled by the old solver", _plain(replay.noise)),
+    "current": Arm("the new examples, labelled by the old solver (LwF)", _plain(replay.current)),
+    "joint": Arm(
+        "all past examples, the solver anew at each task with the budget of all: the upper bound",
+        _plain(lambda label: replay.joint()),
+        "code",
+        coded=True,
+        cumulative=True,
+    ),
+    "live": Arm(
+        "mistake: dreams and labels of the networks being trained",
+        _plain(replay.live),
+        "hard",
+        dreams=True,
+    ),
+    "forgetful-generator": Arm(
+        "mistake: only the solver rehearses", _plain(replay.forgetful_generator), dreams=True
+    ),
 }
 
 

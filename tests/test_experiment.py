@@ -81,6 +81,15 @@ def test_every_name_runs(chosen):
     assert {name: record["config"][name] for name in chosen} == chosen
 
 
+def test_joint_training_gets_the_budget_of_all_tasks_so_far():
+    work = experiment.Run(config(replay="joint"), device="cpu")
+    counts = []
+    for _ in work.stream:
+        work.step_task()
+        counts.append(work.state.steps)
+    assert counts == [3, 3 + 6]
+
+
 def test_one_domain_after_another_is_a_task_for_each_data_set(monkeypatch):
     digits = experiment.load("digits")
     monkeypatch.setattr(experiment, "load", lambda name: digits)
