@@ -69,9 +69,10 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 class Arm:
     """What a `--replay` name stands for.
 
-    about: one line for the help. strategy: (labels, config) -> Strategy. labels: its own default. dreams: does it need a
-    generator; conditional: one that is told the class. coded: do its rows' codes tell the class,
-    so that they may serve as labels? cumulative: is task t given the budget of t tasks?
+    about: one line for the help. strategy: (labels, config) -> Strategy. labels: its own default.
+    dreams: does it need a generator; conditional: one that is told the class. coded: do its rows'
+    codes tell the class, so that they may serve as labels? cumulative: is task t given the budget
+    of t tasks?
     """
 
     about: str

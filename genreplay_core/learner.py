@@ -192,10 +192,10 @@ class GenerativeReplay:
         budget = _budget(steps, epochs, len(examples), self.batch)
         own = _at_least_one(budget if generator_steps is None else generator_steps)
         solver, generator = Trainee(self.solver_step, budget), Trainee(self.generator_step, own)
-        old = _old_rows(replay_ratio, self.batch)
+        old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
         self._enter(task_id)
         with self._randomness(self.calls + 1), self._autocast():
-            for done, total in self._learn(examples, old, solver, generator, watch_every):
+            for done, total in self._learn(examples, old, solver, generator, look):
                 if watch is not None:
                     with unmoved():  # looking must not change what is looked at
                         watch(done, total)
@@ -372,6 +372,12 @@ class GenerativeReplay:
         if self.generator is not None and self.frozen_generator is not None:
             _copy_state(self.generator, self.frozen_generator)
         self.past_seen, self.past_kept = self.seen.clone(), self.kept
+        self._ready()
+
+    def _ready(self) -> None:
+        """Networks and optimisers as a new task wants them."""
+        for network in self._networks():
+            network.train()
         if self.strategy.anew:
             for untrained, network in zip(self.untrained, self._networks(), strict=True):
                 _copy_state(untrained, network)
@@ -517,7 +523,7 @@ def _longest(trainees: list[Trainee]) -> int:
 
 def _at_least_one(steps: int) -> int:
     if steps < 1:
-        raise ValueError(f"a budget must be at least one step, got {steps}")
+        raise ValueError(f"expected at least one step, got {steps}")
     return steps
 
 
@@ -528,7 +534,7 @@ def _budget(steps: int | None, epochs: float, n: int, batch: int) -> int:
 def _old_rows(replay_ratio: float, batch: int) -> int:
     if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
         raise ValueError(f"replay_ratio must be 0 or more, got {replay_ratio}")
-    return round(batch * replay_ratio)
+    return max(round(batch * replay_ratio), 1 if replay_ratio else 0)
 
 
 def _outputs(solver: nn.Module, x: Tensor) -> int:

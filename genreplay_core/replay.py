@@ -118,7 +118,8 @@ class Generative:
     align: bool = False
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
-        assert past.generator is not None
+        if past.generator is None:
+            raise ValueError("this strategy dreams: give GenerativeReplay a generator")
         code, z = past.draw_codes(n), noise_for(past.generator, n)
         dreams = self.label(past, dream(past.generator, z, code), code)
         return dreams._replace(z=z) if self.align else dreams
@@ -131,7 +132,8 @@ class Stored:
     label: Label = ByCode()
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
-        assert past.kept is not None
+        if past.kept is None:
+            raise ValueError("nothing is stored: give the strategy `stored`, examples a class")
         rows = torch.randint(len(past.kept), (n,), device=now.x.device)
         x, code = past.kept.x[rows], past.kept.y[rows]
         return self.label(past, x, code)

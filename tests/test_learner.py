@@ -533,6 +533,7 @@ REFUSED: dict[str, tuple[Callable[[GenerativeReplay], Any], str]] = {
     "not pixels": (lambda s: s.train_task((tiny()[0] + 2, tiny()[1]), 1), r"expected \[0, 1\]"),
     "other shape": (lambda s: s.train_task(tiny(shape=(1, 5, 5)), 1), "can't take images"),
     "no step": (lambda s: s.train_task(tiny(), 1, steps=0), "at least one step, got 0"),
+    "no stride": (lambda s: s.train_task(tiny(), 1, watch_every=0), "at least one step, got 0"),
     "no epoch": (lambda s: s.train_task(tiny(), 1, epochs=0), "at least one step, got 0"),
     "no generator step": (
         lambda s: s.train_task(tiny(), 1, steps=1, generator_steps=0),
@@ -674,6 +675,36 @@ def observe(scholar: GenerativeReplay, batches: range, every: int = 3) -> list[b
         scholar.observe(examples.x[:BATCH], examples.y[:BATCH], snapshot_every=every)
         frozen_anew.append(same_bits(live, scholar.frozen_solver.state_dict()))
     return frozen_anew
+
+
+def test_a_task_is_learned_in_train_mode():
+    scholar = scholar_of()
+    modes: list[bool] = []
+    for network in (scholar.solver, scholar.generator):
+        network.eval()
+        network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    scholar.solver_step = lambda *rows: modes.append(scholar.solver.training) or torch.zeros(())
+    learn(scholar, 0)
+    assert scholar.solver.training
+    assert scholar.generator.training
+    assert modes[-5:] == [True] * 5
+
+
+def test_few_rows_are_replayed_rather_than_none():
+    scholar = learn(scholar_of(), 0)
+    spy = Spy(scholar)
+    learn(scholar, 1, steps=1, replay_ratio=0.01)
+    assert len(spy.solver[0][1]) == BATCH + 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [(replay.generative(), "give GenerativeReplay a generator"), (replay.stored(0), "is stored")],
+)
+def test_a_strategy_without_its_means_is_refused(strategy, message):
+    scholar = learn(scholar_of(None, strategy=strategy), 0)
+    with pytest.raises(ValueError, match=message):
+        learn(scholar, 1)
 
 
 def test_networks_that_begin_anew_are_taught_by_the_frozen_scholar():

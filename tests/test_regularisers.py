@@ -148,6 +148,20 @@ def test_the_penalty_does_not_count_as_the_new_tasks_loss():
     torch.testing.assert_close(si.path, fall, rtol=0.02, atol=1e-5)
 
 
+def test_si_pulls_to_where_the_latest_task_ended():
+    """Zenke et al. (2017): importances add up, the anchor is the latest."""
+    w = softmax_regression(3, 2)
+    si = SI(w)
+    for seed in (1, 2):
+        vector_to_parameters(torch.randn(8, generator=seeded(seed)), w.parameters())
+        si.path.fill_(1.0)
+        si.last.copy_(flat(w))
+        si.end_task(w, None)
+    descend(torch.optim.SGD(w.parameters(), lr=0.0), si.loss(w))
+    gradient = torch.cat([p.grad.flatten() for p in w.parameters()])
+    torch.testing.assert_close(gradient, torch.zeros(8))
+
+
 def test_a_weight_that_made_the_loss_rise_is_not_protected():
     w = nn.Linear(3, 1, bias=False)
     si = SI(w)
