@@ -177,7 +177,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(summary_table(records))
     matrices = {name: np.array(record["accuracy_matrix"]) for name, record in records.items()}
     plots.save(plots.matrices(matrices), out / "matrices.png")
-    print(f"\nresult.json, matrices.png and dreams.png are in {out}")
+    print(f"\nresult.json and the pictures are in {out}")
 
 
 def _new_folder(arguments: argparse.Namespace) -> Path:
