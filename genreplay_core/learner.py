@@ -221,7 +221,10 @@ class GenerativeReplay:
         examples = Examples(x, y)
         if x.device.type == "cpu":
             examples = checked(examples)
-        self._check_labels(examples) if self.observed and self.legend else self._fit(examples)
+        if self.observed and self.legend is not None:
+            self._check_labels(examples)
+        else:
+            self._fit(examples)
         examples, old = examples.to(self.device), _old_rows(replay_ratio, len(x))
         if self.observed % snapshot_every == 0:
             self._enter(max(self.tasks, default=-1) + 1)
