@@ -201,7 +201,8 @@ def _learn(name: str, config: Config, folder: Path, arguments: argparse.Namespac
 
         def progress(task: int, tasks: int, fraction: float) -> None:
             bar.set_description_str(f"{name}: task {task + 1} of {tasks}", refresh=False)
-            bar.update((task + fraction) / tasks - bar.n)
+            bar.n = (task + fraction) / tasks
+            bar.refresh()
 
         return run(
             config,
