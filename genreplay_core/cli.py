@@ -30,6 +30,7 @@ from .experiment import (
 )
 from .files import write_json
 from .learner import Diverged
+from .nets import flushing
 
 COMPARED = ["none", "generative", "conditional"]
 
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 after one line on bad input."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        with flushing():  # from the start, so that torch's threads are born into it
+            arguments.command(arguments)
     except (ValueError, OSError, Diverged) as error:
         print(f"genreplay: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from .adapt import adapted, optimisers
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
 from .generators import sample
-from .nets import adam, cross_entropy, descend, evaluating, pick_device
+from .nets import adam, cross_entropy, descend, evaluating, flushing, pick_device
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none
 from .seeds import seeded, unmoved
@@ -194,7 +194,7 @@ class GenerativeReplay:
         solver, generator = Trainee(self.solver_step, budget), Trainee(self.generator_step, own)
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
         self._enter(task_id)
-        with self._randomness(self.calls + 1), self._autocast():
+        with self._randomness(self.calls + 1), self._autocast(), flushing():
             for done, total in self._learn(examples, old, solver, generator, look):
                 if watch is not None:
                     with unmoved():  # looking must not change what is looked at
@@ -230,7 +230,7 @@ class GenerativeReplay:
             self._enter(max(self.tasks, default=-1) + 1)
         self.observed += 1
         solver, generator = Trainee(self.solver_step, 1), Trainee(self.generator_step, 1)
-        with self._randomness(0, self.observed), self._autocast():
+        with self._randomness(0, self.observed), self._autocast(), flushing():
             for replay, trainees in self._passes(solver, generator):
                 mixture = self._mixture(replay, len(examples), old)
                 (batch,) = self._batches(examples, mixture, 1)

@@ -512,6 +512,16 @@ def test_watching_changes_nothing(seed):
     assert same_bits(*states)
 
 
+def test_training_flushes_denormal_numbers_and_leaves_the_thread_as_it_was():
+    def kept(*_):
+        return float(torch.tensor(1e-39) * 1) != 0
+
+    scholar, seen = scholar_of(), []
+    scholar.train_task(task(0), 0, steps=1, watch=lambda *_: seen.append(kept()))
+    assert not any(seen)
+    assert kept()
+
+
 # ---------------------------------------------------------------- bad input, in one line
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from genreplay_core.nets import (
     cross_entropy,
     descend,
     evaluating,
+    flushing,
     halved,
     mlp,
     mlp_decoder,
@@ -231,3 +234,20 @@ def test_evaluating_keeps_no_gradient_and_moves_no_statistic():
     assert not outputs[0].requires_grad
     assert torch.equal(*outputs)
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+def kept():
+    """Does this thread keep a number below 1e-38?"""
+    return float(torch.tensor(1e-39) * 1) != 0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_flushing_drops_denormal_numbers_inside_and_leaves_the_thread_as_it_was(before):
+    torch.set_flush_denormal(before)
+    try:
+        with contextlib.suppress(ZeroDivisionError), flushing():
+            assert not kept()
+            raise ZeroDivisionError
+        assert kept() is not before
+    finally:
+        torch.set_flush_denormal(False)
