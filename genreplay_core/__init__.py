@@ -7,9 +7,10 @@ data, nets, generators, replay, regularisers, learner, experiment, cli. `metrics
 
 from importlib.metadata import version
 
+from .config import Config
 from .data import Examples, Legend, Stream, Task, domains, permuted, rotated, split
 from .datasets import load
-from .experiment import Config, run
+from .experiment import run
 from .generators import (
     VAE,
     WGANGP,

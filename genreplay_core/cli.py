@@ -14,9 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, plots
-from .data import SCENARIOS
-from .datasets import SOURCES
-from .experiment import (
+from .config import (
     GENERATORS,
     PRECISIONS,
     REGULARISERS,
@@ -24,10 +22,10 @@ from .experiment import (
     SOLVERS,
     STREAMS,
     Config,
-    Record,
-    Run,
-    run,
 )
+from .data import SCENARIOS
+from .datasets import SOURCES
+from .experiment import Record, Run, run
 from .files import write_json
 from .learner import Diverged
 from .nets import flushing
@@ -103,6 +101,7 @@ def _stream_options(group: Any) -> None:
     add("--stream", choices=STREAMS, default="split", help="default split, by class")
     add("--tasks", type=int, default=5, help="number of tasks; default 5")
     add("--scenario", choices=SCENARIOS, default="class", help="default class")
+    add("--validation", type=float, default=0.0, help="part of the training data to judge by")
     add("--class-order", type=_order, metavar="0,1,...", help="default: random, by the seed")
 
 
@@ -123,6 +122,7 @@ def _replay_options(group: Any) -> None:
     add("--replay-ratio", type=float, default=1.0, help="replayed rows per new row; default 1")
     both = argparse.BooleanOptionalAction
     add("--align", action=both, help="replay alignment; default for conditional replay")
+    add("--best-of", type=int, default=1, help="dreams for each that is used; default 1")
     add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")
     add("--regulariser", choices=REGULARISERS, help="protect the solver's weights as well")
     add("--strength", type=float, help="of the regulariser")
@@ -140,6 +140,9 @@ def _training_options(group: Any) -> None:
     add("--batch", type=int, default=128, help="new rows a step; default 128")
     add("--lr", type=float, default=1e-3, help="the solver's learning rate; default 1e-3")
     add("--reset-optimisers", action="store_true", help="forget their state at each task")
+    add("--average", type=float, default=0.0, help="part of the steps whose weights are averaged")
+    add("--generator-average", type=float, default=0.0, help="the same for the generator")
+    add("--lr-end", type=float, default=1.0, help="part of the learning rate left at a task's end")
     add("--precision", choices=PRECISIONS, default="float32", help="default float32")
     add("--seed", type=int, default=0, help="default 0")
 

@@ -255,6 +255,17 @@ def _classes(pair: Pair) -> int:
     return int(max(part.y.max() for part in pair)) + 1
 
 
+def held_out(train: Examples, fraction: float) -> Pair:
+    """Training examples as (training, validation) examples, the same ones at every call.
+
+    Args:
+        fraction: how many of all are for validation, in (0, 1), drawn at random.
+    """
+    order = torch.randperm(len(train), generator=_rng(0))
+    cut = round(len(train) * fraction)
+    return train[order[cut:]], train[order[:cut]]
+
+
 def split(
     pair: Pair, tasks: int, scenario: str, seed: int = 0, order: Iterable[int] | None = None
 ) -> Stream:

@@ -21,7 +21,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,11 +48,50 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Trainee:
-    """What is trained: one step of it, how many steps, and the losses so far."""
+    """What is trained: one step of it, how many steps, and the losses so far.
+
+    average: over which part of its steps, at their end, the network's weights are averaged; the
+    mean of the weights at the ends of blocks is kept (Izmailov et al. 2018).
+    lr_end: what part of the learning rates is left at the end, after half a cosine.
+    """
 
     step: Step
     budget: int
+    network: nn.Module | None = None
+    optimisers: Sequence[torch.optim.Optimizer] = ()
+    average: float = 0.0
+    lr_end: float = 1.0
     losses: list[Tensor] = field(default_factory=list)  # a vector for each block
+
+    def __post_init__(self) -> None:
+        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
+        self.rates = [(group, group["lr"]) for group in groups]
+        self.weights: list[Tensor] = [*self.network.parameters()] if self.network else []
+        self.mean: list[Tensor] = []
+        self.averaged = 0  # blocks
+
+    def anneal(self, done: int) -> None:
+        """Set the learning rates for the block after `done` steps."""
+        left = (1 + math.cos(math.pi * done / self.budget)) / 2
+        for group, rate in self.rates:
+            group["lr"] = rate * (self.lr_end + (1 - self.lr_end) * left)
+
+    @torch.no_grad()
+    def note(self, done: int) -> None:
+        """Take the weights after `done` steps into their average."""
+        if done <= (1 - self.average) * self.budget:
+            return
+        self.averaged += 1
+        self.mean = self.mean or [w.detach().clone() for w in self.weights]
+        torch._foreach_lerp_(self.mean, self.weights, 1 / self.averaged)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Keep the averaged weights, if there are any, and put the learning rates back."""
+        for group, rate in self.rates:
+            group["lr"] = rate
+        for weight, mean in zip(self.weights, self.mean, strict=False):
+            weight.copy_(mean)
 
 
 @dataclass(frozen=True)
@@ -108,6 +147,9 @@ class GenerativeReplay:
         seed: makes training follow from this number alone; None leaves torch's global state in
             charge.
         reset_optimisers: forget the optimisers' state when a task begins, instead of keeping it.
+        average, generator_average: the part of a call's steps, at its end, whose weights are
+            averaged and kept: 0 for the last weights, 0.5 for the second half's mean.
+        lr_end: what is left of the learning rates at a call's end, after half a cosine.
         precision: e.g. `torch.bfloat16` for autocast, or None for float32.
 
     Raises:
@@ -128,6 +170,9 @@ class GenerativeReplay:
         lr: float = 1e-3,
         seed: int | None = None,
         reset_optimisers: bool = False,
+        average: float = 0.0,
+        generator_average: float = 0.0,
+        lr_end: float = 1.0,
         precision: torch.dtype | None = None,
     ):
         if batch < 1:
@@ -144,6 +189,7 @@ class GenerativeReplay:
         self.legend = None if legend is None else legend.to(self.device)
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
+        self.average, self.generator_average, self.lr_end = average, generator_average, lr_end
         self.tasks: list[int] = []  # in the order met
         self.calls = 0  # of `train_task`: a task that goes on meets new dreams
         self.observed = 0  # batches, by `observe`
@@ -191,15 +237,15 @@ class GenerativeReplay:
         begun, examples = time.perf_counter(), self._read(dataloader)
         budget = _budget(steps, epochs, len(examples), self.batch)
         own = _at_least_one(budget if generator_steps is None else generator_steps)
-        solver, generator = Trainee(self.solver_step, budget), Trainee(self.generator_step, own)
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
         self._enter(task_id)
+        solver, generator = self._trainees(budget, own)
         with self._randomness(self.calls + 1), self._autocast(), flushing():
             for done, total in self._learn(examples, old, solver, generator, look):
                 if watch is not None:
                     with unmoved():  # looking must not change what is looked at
                         watch(done, total)
-            self._leave(examples)
+            self._leave(examples, [solver, generator])
         return Trained.of(solver, generator, time.perf_counter() - begun)
 
     def observe(
@@ -256,6 +302,17 @@ class GenerativeReplay:
 
     # ------------------------------------------------------------ the loop
 
+    def _trainees(self, budget: int, own: int) -> list[Trainee]:
+        """The solver and the generator with their budgets."""
+        inner = optimisers(self.generator) if self.generator is not None else ()
+        theirs = [optimiser for _, optimiser in inner]
+        both = (self.solver, [self.optimiser], self.average, self.lr_end)
+        other = (self.generator, theirs, self.generator_average, self.lr_end)
+        return [
+            Trainee(self.solver_step, budget, *both),
+            Trainee(self.generator_step, own, *other),
+        ]
+
     def _passes(
         self, solver: Trainee, generator: Trainee
     ) -> list[tuple[Replay | None, list[Trainee]]]:
@@ -296,12 +353,15 @@ class GenerativeReplay:
             for trainee in trainees:
                 mine = batches[: max(trainee.budget - start, 0)]
                 stride = look if trainee is trainees[0] else BLOCK
+                trainee.anneal(start)
                 for at in range(0, len(mine), stride):
                     some = mine[at : at + stride]
                     losses = [trainee.step(batch, mixture.weight) for batch in some]
                     self._record(trainee, losses, start + at)
                     if trainee is trainees[0]:
                         yield start + at + len(some)
+                if mine:
+                    trainee.note(start + len(mine))
             yield start + steps
 
     @torch.no_grad()
@@ -388,9 +448,11 @@ class GenerativeReplay:
             for _, optimiser in self._optimisers():
                 optimiser.state.clear()
 
-    def _leave(self, examples: Examples) -> None:
-        """Note which codes were met, store what the strategy stores, consolidate weights."""
+    def _leave(self, examples: Examples, trainees: list[Trainee]) -> None:
+        """Settle weights, note which codes were met, store what is stored, consolidate."""
         self.calls += 1
+        for trainee in trainees:
+            trainee.settle()
         ones = torch.ones_like(examples.y, dtype=torch.float)
         met = self.past_seen.index_add(0, examples.y, ones)
         self.seen = torch.maximum(self.seen, met)  # a task may come in parts

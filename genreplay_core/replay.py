@@ -112,17 +112,31 @@ class Generative:
         to make the old generator's image of the same noise and class, instead of learning the
         image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs). Useless without classes,
         for then the same noise would have to make new images too.
+    best_of: how many images are dreamt for each that is used, the one whose label agrees best
+        with the class that was asked for. Needs a conditional generator.
     """
 
     label: Label = Soft()
     align: bool = False
+    best_of: int = 1
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
         if past.generator is None:
             raise ValueError("this strategy dreams: give GenerativeReplay a generator")
-        code, z = past.draw_codes(n), noise_for(past.generator, n)
+        code = past.draw_codes(n).repeat(self.best_of)
+        z = noise_for(past.generator, len(code))
         dreams = self.label(past, dream(past.generator, z, code), code)
+        if self.best_of > 1:
+            rows = _best(past, dreams, n)
+            dreams, z = Data(*(part[rows] for part in dreams[:5])), z[rows]
         return dreams._replace(z=z) if self.align else dreams
+
+
+def _best(past: Past, dreams: Data, n: int) -> Tensor:
+    """Of the rows i, i + n, i + 2n, ... the one whose label agrees best with its code; (n,)."""
+    agreement = (dreams.y * past.legend.target[dreams.code]).sum(1)
+    best = agreement.view(-1, n).argmax(0)
+    return best * n + torch.arange(n, device=best.device)
 
 
 @dataclass(frozen=True)
@@ -219,12 +233,14 @@ def none() -> Strategy:
     return Strategy(None)
 
 
-def generative(label: Label = Soft(), align: bool = False, **changes: Any) -> Strategy:
+def generative(
+    label: Label = Soft(), align: bool = False, best_of: int = 1, **changes: Any
+) -> Strategy:
     """Deep generative replay (Shin et al. 2017): solver and generator rehearse the same dreams.
 
     With a conditional generator this is conditional, class-balanced replay.
     """
-    replay = Generative(label, align)
+    replay = Generative(label, align, best_of)
     return replace(Strategy(replay, replay), **changes)
 
 

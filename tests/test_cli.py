@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from genreplay_core import __version__, cli, experiment
+from genreplay_core import config as configs
 from genreplay_core.cli import MEASURES, main
-from genreplay_core.experiment import Config
+from genreplay_core.config import Config
 
 TINY = [
     *("--device", "cpu", "--tasks", "2", "--steps", "3"),
@@ -72,7 +73,7 @@ def test_help_lists_every_option_and_ends_well(capsys):
     for name in set(options()) - {"command"}:
         assert f"--{name.replace('_', '-')}" in text
     unbroken = re.sub(r"-\n\s+", "-", text)  # argparse breaks lines at hyphens
-    for names in (experiment.REPLAYS, experiment.GENERATORS, experiment.SOLVERS):
+    for names in (configs.REPLAYS, configs.GENERATORS, configs.SOLVERS):
         assert all(name in unbroken for name in names)
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import pickle
 import platform
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -15,17 +14,8 @@ import pytest
 import torch
 
 from genreplay_core import __version__, experiment
-from genreplay_core.experiment import (
-    GENERATORS,
-    PRECISIONS,
-    REGULARISERS,
-    REPLAYS,
-    SOLVERS,
-    STREAMS,
-    Config,
-    build_stream,
-    run,
-)
+from genreplay_core.config import Config, build_stream
+from genreplay_core.experiment import run
 from genreplay_core.metrics import summary
 
 
@@ -47,56 +37,6 @@ def quick_judge(monkeypatch):
 def plain(value):
     """The value as JSON would give it back."""
     return json.loads(json.dumps(value))
-
-
-# ---------------------------------------------------------------- every name
-
-
-def options(kind: str, names) -> list:
-    return [pytest.param({kind: name}, id=f"{kind}-{name}") for name in names]
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        *options("replay", REPLAYS),
-        *options("generator", GENERATORS),
-        *options("solver", SOLVERS),
-        *options("regulariser", REGULARISERS),
-        *options("precision", PRECISIONS),
-        *options("scenario", ("task", "domain", "class")),
-        *options("labels", ("hard", "soft", "code")),
-        *options("stream", [name for name in STREAMS if name != "domains"]),
-        *[pytest.param({"align": value}, id=f"align-{value}") for value in (True, False)],
-        pytest.param({"generator": "wgan", "critic_steps": 2, "latent_dim": 5}, id="sizes"),
-        pytest.param({"steps": None, "epochs": 0.05}, id="epochs"),
-    ],
-)
-def test_every_name_runs(chosen):
-    record = learn(config(**chosen))
-    matrix = np.array(record["accuracy_matrix"])
-    assert matrix.shape == (3, 2)
-    assert ((matrix >= 0) & (matrix <= 1)).all()
-    assert not (matrix[1] == matrix[0]).all()  # something was learned
-    assert {name: record["config"][name] for name in chosen} == chosen
-
-
-def test_joint_training_gets_the_budget_of_all_tasks_so_far():
-    work = experiment.Run(config(replay="joint"), device="cpu")
-    counts = []
-    for _ in work.stream:
-        work.step_task()
-        counts.append(work.state.steps)
-    assert counts == [3, 3 + 6]
-
-
-def test_one_domain_after_another_is_a_task_for_each_data_set(monkeypatch):
-    digits = experiment.load("digits")
-    monkeypatch.setattr(experiment, "load", lambda name: digits)
-    chosen = config(dataset="here+there", stream="domains", scenario="domain", tasks=5)
-    record = learn(chosen)
-    assert record["tasks"] == ["here", "there"]
-    assert record["config"]["tasks"] == 2
 
 
 # ---------------------------------------------------------------- the record
@@ -125,28 +65,6 @@ def test_the_measures_in_a_record_are_those_of_its_matrix():
     }
     assert {name: record[name] for name in measures} == measures
     assert record["forgetting"] > 0.2  # nothing was rehearsed
-
-
-def test_a_config_in_a_record_is_whole_and_its_defaults_are_filled_in():
-    chosen = config(replay="stored", steps=None)
-    record = learn(chosen)
-    assert record["config"] == asdict(chosen)
-    assert record["config"]["labels"] == "code"  # what stored examples are labelled with
-    assert record["config"]["steps"] == 300
-    assert Config(**record["config"]) == chosen
-
-
-@pytest.mark.parametrize(
-    ("chosen", "steps"),
-    [
-        ({}, 300),
-        ({"dataset": "mnist"}, 2000),
-        ({"steps": 7}, 7),
-        ({"epochs": 2.0}, None),
-    ],
-)
-def test_the_budget_follows_from_the_data_unless_it_is_given(chosen, steps):
-    assert Config(**chosen).steps == steps
 
 
 def test_the_curve_has_its_points_at_the_chosen_steps():
@@ -415,54 +333,7 @@ def test_a_file_where_the_folder_should_be_is_refused_before_anything_is_learned
     assert (tmp_path / "file").read_text() == "mine"
 
 
-# ---------------------------------------------------------------- bad configs
-
-NAN, INFINITY = float("nan"), float("inf")
-BAD = [
-    ({"dataset": "digit"}, "unknown data set 'digit'"),
-    ({"stream": "spilt"}, "unknown stream 'spilt'"),
-    ({"scenario": "klass"}, "unknown scenario 'klass'"),
-    ({"replay": "dream"}, "unknown replay 'dream'"),
-    ({"generator": "gan"}, "unknown generator 'gan'"),
-    ({"solver": "tree"}, "unknown solver 'tree'"),
-    ({"regulariser": "l2"}, "unknown regulariser 'l2'"),
-    ({"precision": "int8"}, "unknown precision 'int8'"),
-    ({"labels": "firm"}, "unknown labels 'firm'"),
-    *[
-        ({name: value}, f"{name} must be above 0")
-        for name in ("tasks", "steps", "batch", "per_class", "hidden", "latent_dim")
-        for value in (0, -1)
-    ],
-    ({"generator_steps": 0}, "generator_steps must be above 0"),
-    ({"generator": "wgan", "critic_steps": 0}, "critic_steps must be above 0"),
-    *[({"steps": None, "epochs": value}, "epochs must be above 0") for value in (0, NAN, INFINITY)],
-    *[({"lr": value}, "lr must be above 0") for value in (0, -0.1, NAN, INFINITY)],
-    *[({"temperature": value}, "temperature must be above 0") for value in (0, -1, NAN, INFINITY)],
-    ({"replay_ratio": -0.5}, "replay_ratio must be 0 or more"),
-    ({"replay_ratio": NAN}, "replay_ratio must be 0 or more"),
-    ({"regulariser": "ewc", "strength": -1}, "strength must be 0 or more"),
-    ({"curve_every": -1}, "curve_every must be 0 or more"),
-    ({"seed": -1}, "seed must be 0 or more"),
-    *[({"importance": value}, r"importance must lie in \(0, 1\]") for value in (0, 1.5, NAN)],
-    ({"epochs": 1.0}, "steps or in epochs, not both"),
-    ({"replay": "generative", "labels": "code"}, "doesn't know its rows' classes"),
-    ({"replay": "generative", "align": True}, "align needs a conditional generator"),
-    ({"generator": "flow", "latent_dim": 5}, "generator 'flow' has no latent_dim"),
-    ({"generator": "vae", "critic_steps": 5}, "generator 'vae' has no critic_steps"),
-    ({"tasks": 3}, "10 classes can't be cut into 3 equal tasks"),
-    ({"class_order": (0, 1, 2)}, "class order must name each of 0..9 once"),
-    ({"class_order": (0, 0, 1, 2, 3, 4, 5, 6, 7, 8)}, "class order must name each of 0..9 once"),
-    ({"dataset": "digits+digits"}, "a stream of domains only"),
-    ({"dataset": "digits+digits", "stream": "domains"}, "each data set once"),
-]
-
-
-@pytest.mark.parametrize(("chosen", "message"), BAD, ids=[str(chosen) for chosen, _ in BAD])
-def test_bad_options_are_one_line_and_leave_no_folder(tmp_path, chosen, message):
-    with pytest.raises(ValueError, match=message) as error:
-        learn(config(**chosen), tmp_path / "run")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
+# ---------------------------------------------------------------- bad devices
 
 
 def test_a_device_that_is_not_there_is_one_line_and_leaves_no_folder(tmp_path):

@@ -512,6 +512,51 @@ def test_watching_changes_nothing(seed):
     assert same_bits(*states)
 
 
+# ---------------------------------------------------------------- averaged weights, falling rates
+
+
+@pytest.mark.parametrize("budget", [5 * BLOCK, 4 * BLOCK + 3])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_the_weights_kept_are_the_mean_over_the_ends_of_the_last_blocks(budget, part):
+    scholar, at = scholar_of(average=part), {}
+
+    def watch(done: int, total: int) -> None:
+        at[done] = snapshot(scholar.solver)["1.weight"]
+
+    scholar.train_task(task(0), 0, steps=budget, watch=watch)
+    last = at[budget]
+    ends = [w for done, w in at.items() if done > (1 - part) * budget] or [last]
+    kept = snapshot(scholar.solver)["1.weight"]
+    torch.testing.assert_close(kept, torch.stack(ends).mean(0))
+    assert torch.equal(kept, last) is (part == 0)
+
+
+def test_the_generator_s_average_is_its_own():
+    plain = learn(scholar_of(), 0, steps=3 * BLOCK)
+    averaged = learn(scholar_of(generator_average=0.9), 0, steps=3 * BLOCK)
+    assert same_bits(snapshot(plain.solver), snapshot(averaged.solver))
+    assert not same_bits(snapshot(plain.generator), snapshot(averaged.generator))
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_and_is_put_back():
+    scholar, seen = scholar_of(lr_end=0.2, lr=0.01), []
+
+    def watch(done: int, total: int) -> None:
+        seen.append(scholar.optimiser.param_groups[0]["lr"])
+
+    scholar.train_task(task(0), 0, steps=4 * BLOCK, watch=watch)
+    wanted = [0.01 * (0.2 + 0.8 * (1 + math.cos(math.pi * i / 4)) / 2) for i in range(4)]
+    assert sorted(set(seen), reverse=True) == pytest.approx(wanted)
+    assert scholar.optimiser.param_groups[0]["lr"] == 0.01
+
+
+def test_a_rate_that_does_not_fall_changes_nothing():
+    runs = [learn(scholar_of(lr_end=end), 0, 1, steps=2 * BLOCK) for end in (1.0, 1.0, 0.5)]
+    states = [scholar.state_dict() for scholar in runs]
+    assert same_bits(states[0], states[1])
+    assert not same_bits(states[0], states[2])
+
+
 def test_training_flushes_denormal_numbers_and_leaves_the_thread_as_it_was():
     def kept(*_):
         return float(torch.tensor(1e-39) * 1) != 0

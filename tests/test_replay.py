@@ -30,6 +30,7 @@ STRATEGIES = {
     "generative, hard": replay.generative(Hard()),
     "generative, by code": replay.generative(ByCode()),
     "generative, aligned": replay.generative(align=True),
+    "generative, best of 3": replay.generative(align=True, best_of=3),
     "stored": replay.stored(3),
     "stored, soft": replay.stored(3, Soft()),
     "exact": replay.exact(),
@@ -171,6 +172,21 @@ def test_the_noise_told_for_alignment_makes_the_dream_again():
 
 
 # ---------------------------------------------------------------- labels
+
+
+def test_of_several_dreams_the_one_that_is_most_surely_of_its_class_is_used():
+    past, n = past_of(classes=CODES), 5
+    torch.manual_seed(1)
+    chosen = replay.Generative(Soft(1.0), align=True, best_of=4)(past, new_rows(past), n)
+    torch.manual_seed(1)
+    code = past.draw_codes(n).repeat(4)
+    z = torch.randn(4 * n, 2)
+    with torch.no_grad():
+        sure = past.solver(past.generator.decode(z, code)).softmax(1).gather(1, code[:, None])
+    best = [max(range(i, 4 * n, n), key=lambda row: float(sure[row])) for i in range(n)]
+    assert torch.equal(chosen.z, z[best])
+    assert torch.equal(chosen.code, code[:n])
+    torch.testing.assert_close(chosen.y.gather(1, chosen.code[:, None]), sure[best])
 
 
 def test_hard_labels_are_the_old_solvers_argmax_among_outputs_that_compete():

@@ -22,8 +22,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Each module may import only from those before it.
 ORDER = (
-    *("seeds", "files", "data", "nets", "datasets", "metrics", "plots", "records", "quality"),
-    *("adapt", "generators", "replay", "regularisers", "learner", "experiment", "cli"),
+    *(
+        "seeds",
+        "files",
+        "data",
+        "nets",
+        "datasets",
+        "metrics",
+        "plots",
+        "records",
+        "quality",
+        "privacy",
+    ),
+    *("adapt", "generators", "replay", "regularisers", "learner", "privacy", "config"),
+    *("experiment", "cli"),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`
 LEARNING_PATH = ("data", "nets", "generators", "replay", "learner", "metrics", "experiment")

@@ -1,0 +1,334 @@
+"""What an experiment is: a `Config`, and what its names stand for.
+
+    config = Config(dataset="mnist", replay="conditional", steps=2000, seed=3)
+    stream = build_stream(config)
+    scholar = build_scholar(config, stream)
+
+Everything that a name can mean stands in the tables below; to add a strategy or a generator, add a
+line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import generators, nets, replay
+from .data import Pair, Stream, domains, held_out, permuted, rotated, split
+from .datasets import load
+from .learner import GenerativeReplay
+from .regularisers import EWC, SI
+from .replay import ByCode, Hard, Label, Soft, Strategy
+from .seeds import seeded
+
+Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
+
+STREAMS = ("split", "permuted", "rotated", "domains")
+
+SOLVERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": nets.mlp_solver,
+    "conv": nets.conv_solver,
+}
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    "vae": generators.mlp_vae,
+    "conv-vae": generators.conv_vae,
+    "wgan": generators.mlp_wgan,
+    "conv-wgan": generators.conv_wgan,
+    "flow": generators.mlp_flow,
+}
+
+REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
+
+ABOVE_ZERO = (
+    *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
+    *("hidden", "latent_dim", "critic_steps", "best_of"),
+)
+NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
+PARTS = ("average", "generator_average", "validation")
+WEIGHTS = ("importance", "lr_end")
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a `--replay` name stands for.
+
+    about: one line for the help. strategy: (labels, config) -> Strategy. labels: its own default.
+    dreams: does it need a generator; conditional: one that is told the class. coded: do its rows'
+    codes tell the class, so that they may serve as labels? cumulative: is task t given the budget
+    of t tasks?
+    """
+
+    about: str
+    strategy: Callable[[Label, Config], Strategy]
+    labels: str = "soft"
+    dreams: bool = False
+    conditional: bool = False
+    coded: bool = False
+    cumulative: bool = False
+
+
+def _dreaming(label: Label, config: Config) -> Strategy:
+    return replay.generative(label, bool(config.align), config.best_of)
+
+
+def _stored(label: Label, config: Config) -> Strategy:
+    return replay.stored(config.per_class, label)
+
+
+def _plain(make: Callable[[Label], Strategy]) -> Callable[[Label, Config], Strategy]:
+    return lambda label, config: make(label)
+
+
+REPLAYS: dict[str, Arm] = {
+    "none": Arm("rehearse nothing", lambda label, config: replay.none()),
+    "generative": Arm("dreams of a generator (Shin et al. 2017)", _dreaming, dreams=True),
+    "conditional": Arm(
+        "dreams of a generator that is told the class, all classes alike",
+        _dreaming,
+        dreams=True,
+        conditional=True,
+        coded=True,
+    ),
+    "stored": Arm("--per-class stored examples of each class", _stored, "code", coded=True),
+    "exact": Arm(
+        "all past examples, labelled by the old solver", _plain(replay.exact), "hard", coded=True
+    ),
+    "noise": Arm("Gaussian noise, labelled by the old solver", _plain(replay.noise)),
+    "current": Arm("the new examples, labelled by the old solver (LwF)", _plain(replay.current)),
+    "joint": Arm(
+        "all past examples, the solver anew at each task with the budget of all: the upper bound",
+        _plain(lambda label: replay.joint()),
+        "code",
+        coded=True,
+        cumulative=True,
+    ),
+    "live": Arm(
+        "mistake: dreams and labels of the networks being trained",
+        _plain(replay.live),
+        "hard",
+        dreams=True,
+    ),
+    "forgetful-generator": Arm(
+        "mistake: only the solver rehearses", _plain(replay.forgetful_generator), dreams=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a run depends on. `None` stands for a default that follows from the rest and is
+    filled in at once, so that a config always says what is used.
+
+    dataset: a name of `datasets.load`, or several joined by "+" for a stream of domains, where
+        each makes a task.
+    stream: "split", "permuted", "rotated" or "domains"; tasks: how many; scenario: "task",
+        "domain" or "class".
+    replay, generator, solver: names from the tables above.
+    labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
+    steps, generator_steps: budgets for each task; epochs: instead of steps.
+    importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
+        alignment (see `replay.Generative`), by default for conditional replay.
+    best_of: dreams made for each that is used (see `replay.Generative`).
+    per_class: stored examples a class, for `replay="stored"`.
+    class_order: instead of a random order by `seed`.
+    hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
+        None keeps its own default.
+    regulariser: "ewc", "si" or None, with its strength.
+    average, generator_average, lr_end: see `GenerativeReplay`.
+    validation: the part of the training examples that is held out and judged by, instead of the
+        test set: for choosing settings.
+    curve_every: steps between the points of the curve within a task; 0 for none.
+    quality: judge the dreams after each task.
+    """
+
+    dataset: str = "digits"
+    stream: str = "split"
+    tasks: int = 5
+    scenario: str = "class"
+    replay: str = "conditional"
+    generator: str = "vae"
+    solver: str = "mlp"
+    labels: str | None = None
+    temperature: float = 4.0
+    steps: int | None = None
+    epochs: float | None = None
+    generator_steps: int | None = None
+    batch: int = 128
+    importance: float | None = None
+    replay_ratio: float = 1.0
+    align: bool | None = None
+    best_of: int = 1
+    per_class: int = 100
+    class_order: tuple[int, ...] | None = None
+    hidden: int | None = None
+    latent_dim: int | None = None
+    critic_steps: int | None = None
+    lr: float = 1e-3
+    regulariser: str | None = None
+    strength: float | None = None
+    reset_optimisers: bool = False
+    average: float = 0.0
+    generator_average: float = 0.0
+    lr_end: float = 1.0
+    precision: str = "float32"
+    validation: float = 0.0
+    curve_every: int = 0
+    quality: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _known("stream", self.stream, STREAMS)
+        _known("replay", self.replay, REPLAYS)
+        _known("generator", self.generator, GENERATORS)
+        _known("solver", self.solver, SOLVERS)
+        _known("precision", self.precision, PRECISIONS)
+        if self.regulariser is not None:
+            _known("regulariser", self.regulariser, REGULARISERS)
+        small = self.dataset == "digits"
+        usual: dict[str, Any] = {
+            "labels": REPLAYS[self.replay].labels,
+            "align": REPLAYS[self.replay].conditional,
+            "hidden": 200 if small else 400,
+        }
+        if self.epochs is None:
+            usual["steps"] = 300 if small else 2000
+        for name, value in usual.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.stream == "domains":
+            object.__setattr__(self, "tasks", len(self.dataset.split("+")))
+        self._check()
+
+    def _check(self) -> None:
+        _known("labels", self.labels or "", ("hard", "soft", "code"))
+        arm = REPLAYS[self.replay]
+        if self.labels == "code" and not arm.coded:
+            raise ValueError(
+                f"replay '{self.replay}' doesn't know its rows' classes: leave out labels 'code'"
+            )
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give a budget in steps or in epochs, not both")
+        if self.align and not arm.conditional:
+            raise ValueError("align needs a conditional generator: use replay 'conditional'")
+        if self.best_of > 1 and not arm.conditional:
+            raise ValueError("best_of needs a conditional generator: use replay 'conditional'")
+        takes = inspect.signature(GENERATORS[self.generator]).parameters
+        for name in ("latent_dim", "critic_steps"):
+            if arm.dreams and getattr(self, name) is not None and name not in takes:
+                raise ValueError(f"generator '{self.generator}' has no {name}: leave it out")
+        _check_numbers(self)
+
+
+def _check_numbers(config: Config) -> None:
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    numbers = {name: value for name, value in given.items() if value is not None}
+    wanted: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
+        (ABOVE_ZERO, lambda v: 0 < v < math.inf, "be above 0"),
+        (NOT_BELOW_ZERO, lambda v: 0 <= v < math.inf, "be 0 or more"),
+        (PARTS, lambda v: 0 <= v < 1, "lie in [0, 1)"),
+        (WEIGHTS, lambda v: 0 < v <= 1, "lie in (0, 1]"),
+    ]
+    for names, fits, what in wanted:
+        for name in names:
+            if name in numbers and not fits(numbers[name]):
+                raise ValueError(f"{name} must {what}, got {numbers[name]}")
+
+
+def _known(what: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise ValueError(f"unknown {what} '{name}': choose one of {', '.join(names)}")
+
+
+# ---------------------------------------------------------------- building
+
+
+def build_stream(config: Config) -> Stream:
+    """The stream that a config describes.
+
+    Raises:
+        ValueError: unknown data set, tasks that don't divide the classes, and so on.
+    """
+    names = config.dataset.split("+")
+    if len(names) > 1 and config.stream != "domains":
+        raise ValueError(f"several data sets ({config.dataset}) make a stream of domains only")
+    if len(set(names)) < len(names):
+        raise ValueError(f"'{config.dataset}' repeats itself: name each data set once")
+    pairs: dict[str, Pair] = {name: load(name) for name in names}
+    if config.validation:
+        pairs = {name: held_out(pair[0], config.validation) for name, pair in pairs.items()}
+    if config.stream == "domains":
+        return domains(pairs, config.scenario)
+    kinds: dict[str, Callable[..., Stream]] = {
+        "split": partial(split, seed=config.seed, order=config.class_order),
+        "permuted": partial(permuted, seed=config.seed),
+        "rotated": rotated,
+    }
+    return kinds[config.stream](pairs[names[0]], config.tasks, config.scenario)
+
+
+def build_label(config: Config) -> Label:
+    """How replayed rows are labelled."""
+    labels: dict[str | None, Label]
+    labels = {"hard": Hard(), "soft": Soft(config.temperature), "code": ByCode()}
+    return labels[config.labels]
+
+
+def build_strategy(config: Config) -> Strategy:
+    """What is rehearsed, and how much it counts."""
+    strategy = REPLAYS[config.replay].strategy(build_label(config), config)
+    return (
+        strategy if config.importance is None else replace(strategy, importance=config.importance)
+    )
+
+
+def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
+    """An untrained scholar for the stream; its weights follow from the seed."""
+    arm, legend = REPLAYS[config.replay], stream.legend
+    with seeded(config.seed, 0):
+        build = SOLVERS[config.solver]
+        solver = build(stream.shape, legend.outputs, **_hidden(build, config))
+        generator = None
+        if arm.dreams:
+            generator = _generator(config, stream.shape, legend.codes if arm.conditional else None)
+    regulariser = None
+    if config.regulariser is not None:
+        strength = {} if config.strength is None else {"strength": config.strength}
+        regulariser = REGULARISERS[config.regulariser](solver, **strength)
+    return GenerativeReplay(
+        solver,
+        generator,
+        device,
+        strategy=build_strategy(config),
+        legend=stream.legend,
+        regulariser=regulariser,  # type: ignore[arg-type]
+        batch=config.batch,
+        lr=config.lr,
+        seed=config.seed,
+        reset_optimisers=config.reset_optimisers,
+        average=config.average,
+        generator_average=config.generator_average,
+        lr_end=config.lr_end,
+        precision=PRECISIONS[config.precision],
+    )
+
+
+def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Module:
+    build = GENERATORS[config.generator]
+    asked = {"latent_dim": config.latent_dim, "critic_steps": config.critic_steps}
+    given = {name: size for name, size in asked.items() if size is not None}
+    return build(shape, classes, **given, **_hidden(build, config))
+
+
+def _hidden(build: Callable[..., nn.Module], config: Config) -> dict[str, Any]:
+    """The width of the hidden layers, for networks that have such a thing."""
+    return {"hidden": config.hidden} if "hidden" in inspect.signature(build).parameters else {}
