@@ -1,4 +1,5 @@
-"""The command line: `genreplay run`. Everything it does is a call of `experiment.run`."""
+"""The command line. `genreplay run` is a call of `experiment.run`, `genreplay sweep` one of
+`sweep.sweep`, `genreplay report` prints and draws what a sweep found."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, plots
+from . import __version__, plots, report, study
 from .config import (
     GENERATORS,
     PRECISIONS,
@@ -27,8 +28,9 @@ from .data import SCENARIOS
 from .datasets import SOURCES
 from .experiment import Record, Run, run
 from .files import write_json
-from .learner import Diverged
 from .nets import flushing
+from .study import MEASURES
+from .sweep import Job, sweep
 
 COMPARED = ["none", "generative", "conditional"]
 
@@ -58,12 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with flushing():  # from the start, so that torch's threads are born into it
             arguments.command(arguments)
-    except (ValueError, OSError, Diverged) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"genreplay: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = f"add --resume --out {arguments.out} to go on"
-        print(f"genreplay: stopped; {again}", file=sys.stderr)
+        print(f"genreplay: stopped; {arguments.again(arguments)}", file=sys.stderr)
         return 130
     return 0
 
@@ -72,6 +73,13 @@ def _parser() -> Parser:
     parser = Parser("genreplay", description="Continual learning with generative replay.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _run_command(commands)
+    _sweep_command(commands)
+    _report_command(commands)
+    return parser
+
+
+def _run_command(commands: Any) -> None:
     command = commands.add_parser(
         "run",
         help="learn a stream of tasks and record what is remembered",
@@ -79,12 +87,39 @@ def _parser() -> Parser:
         epilog=_replays() + EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(command=_run)
+    command.set_defaults(command=_run, again=lambda a: f"add --resume --out {a.out} to go on")
     _stream_options(command.add_argument_group("the stream"))
     _replay_options(command.add_argument_group("what is rehearsed"))
     _training_options(command.add_argument_group("networks and training"))
     _output_options(command.add_argument_group("output"))
-    return parser
+
+
+def _sweep_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "sweep",
+        help="run a study: every row with every seed, side by side",
+        description="Run what is missing of studies declared in TOML files (see study.py). "
+        "Finished runs are kept in DIR/<study>.json; a sweep that was stopped goes on.",
+    )
+    command.set_defaults(command=_sweep, again=lambda a: "the same command goes on")
+    add: Option = command.add_argument
+    add("studies", nargs="+", type=Path, metavar="FILE.toml")
+    add("--out", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    add("--work", type=Path, default=Path("runs/sweep"), metavar="DIR", help="default runs/sweep")
+    add("--workers", type=int, metavar="N", help="runs side by side; default one on each core")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, to run there")
+    add("--device", default="auto", help="auto, cpu, cuda, mps, xpu; default auto")
+
+
+def _report_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "report",
+        help="print and draw the results of studies",
+        description="Print each result as a table, and draw it beside its file.",
+    )
+    command.set_defaults(command=_report, again=lambda a: "nothing is lost")
+    command.add_argument("results", nargs="+", type=Path, metavar="FILE.json")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the figures")
 
 
 def _replays() -> str:
@@ -233,9 +268,6 @@ def matrix_table(name: str, record: Record) -> str:
     return "\n".join(lines)
 
 
-MEASURES = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer")
-
-
 def _measures(record: Record) -> str:
     values = (f"{m.replace('_', ' ')} {100 * record[m]:.1f}" for m in MEASURES)
     return ", ".join(values) + f"; {record['seconds']:.0f} s"
@@ -249,3 +281,38 @@ def summary_table(records: dict[str, Record]) -> str:
         values = "".join(f"{100 * record[m]:>19.1f}" for m in MEASURES)
         lines.append(f"{name:<22}{values}")
     return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- sweep and report
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    studies = [study.read(path) for path in arguments.studies]  # all, before any is run
+
+    def say(job: Job, record: Record, done: int, wanted: int) -> None:
+        row, seed = job
+        found = record.get("failed") or f"{100 * record['average_accuracy']:.2f} %"
+        seconds = f"{record['seconds']:.0f} s"
+        print(f"{done}/{wanted}  {row.name}, seed {seed}: {found}, {seconds}", flush=True)
+
+    for wanted in studies:
+        print(f"{wanted.name}: {wanted.title}", flush=True)
+        result = sweep(
+            wanted,
+            arguments.out,
+            arguments.work,
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            device=arguments.device,
+            finished=say,
+        )
+        print(report.table(result) + "\n", flush=True)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    for path in arguments.results:
+        result = study.loaded(path)
+        print(report.table(result) + "\n")
+        if any(row["seeds"] for row in result["rows"]):
+            folder = arguments.out or path.parent
+            plots.save(report.figure(result), folder / f"{path.stem}.png")

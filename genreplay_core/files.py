@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+NUMBERS = re.compile(r"\[\n[-+.,\deE\s]+\]")  # no string holds a bare line break
 
 
 @contextmanager
@@ -26,7 +29,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON, indented, without nan (which JSON doesn't have)."""
+    """Write JSON, indented, a list of numbers on a line; without nan (which JSON doesn't have)."""
     text = json.dumps(value, indent=1, allow_nan=False)
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     with replacing(path) as partial:
         partial.write_text(text + "\n")

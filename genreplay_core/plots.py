@@ -147,6 +147,113 @@ def curves(
     return figure
 
 
+def intervals(
+    rows: Sequence[tuple[str, ArrayLike, tuple[float, float] | None]],
+    label: str = "average accuracy (%)",
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """Means with their intervals, one row under the other, every seed a small dot.
+
+    Args:
+        rows: (name, values (n,), (low, high) of the interval or None), fractions, from the top.
+        label: of the axis.
+        marks: name -> a value to compare with, drawn as a vertical line.
+
+    Raises:
+        ValueError: no row; a row without values, or with nan.
+    """
+    if not rows:
+        raise ValueError("there is nothing to draw: give at least one row")
+    longest = max(len(name) for name, _, _ in rows)
+    figure = _sheet(4.5 + 0.07 * min(longest, 60), 0.9 + 0.3 * len(rows))
+    ax = figure.subplots()
+    for at, (name, values, reach) in enumerate(rows):
+        percent = 100 * np.asarray(values, dtype=np.float64)
+        if percent.ndim != 1 or percent.size == 0 or not np.isfinite(percent).all():
+            raise ValueError(f"row '{name}' needs (n,) finite values, one a seed")
+        ax.plot(percent, np.full(len(percent), at), ".", color=FAINT, markersize=4, zorder=1)
+        if reach is not None:
+            ax.plot([100 * r for r in reach], [at, at], color=COLOURS[0], linewidth=2, zorder=2)
+        ax.plot(percent.mean(), at, "o", color=COLOURS[0], markersize=6, zorder=3)
+    for (name, value), style in zip((marks or {}).items(), LINES * 5, strict=False):
+        ax.axvline(100 * value, color=COLOURS[3], linestyle=style, linewidth=1, label=name)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    ax.invert_yaxis()
+    ax.set_xlabel(label, color=INK, fontsize=9)
+    _plain(ax)
+    if marks:
+        figure.legend(loc="outside upper right", frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
+def surface(
+    values: ArrayLike, rows: tuple[str, Sequence[object]], columns: tuple[str, Sequence[object]]
+) -> Figure:
+    """A table of fractions as a heat map in percent, for two factors varied together.
+
+    Args:
+        values: (r, c) fractions in [0, 1].
+        rows, columns: name of the factor, and its r or c values.
+
+    Raises:
+        ValueError: the shapes don't fit together; a value is nan or outside [0, 1].
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != (len(rows[1]), len(columns[1])):
+        raise ValueError(f"values have shape {table.shape}, expected a value for each pair")
+    _check_fractions(table, "the surface")
+    figure = _sheet(1.8 + 0.6 * len(columns[1]), 1.1 + 0.4 * len(rows[1]))
+    ax = figure.subplots()
+    low, high = 100 * table.min(), 100 * table.max()
+    ax.imshow(100 * table, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    for (i, j), value in np.ndenumerate(100 * table):
+        ink = _readable_on(colormaps["cividis"]((value - low) / max(high - low, 1e-9)))
+        ax.text(j, i, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+    ax.set_yticks(range(len(rows[1])), [str(v) for v in rows[1]])
+    ax.set_xticks(range(len(columns[1])), [str(v) for v in columns[1]])
+    ax.set_ylabel(rows[0], color=INK, fontsize=9)
+    ax.set_xlabel(columns[0], color=INK, fontsize=9)
+    _plain(ax)
+    return figure
+
+
+def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
+    """Measured values as bars, from top to bottom, with their quartiles.
+
+    Args:
+        values: name -> (lower quartile, median, upper quartile), each 0 or more.
+        unit: what they are counted in; stands below the axis.
+
+    Returns:
+        A figure with a bar as long as each median, a line from quartile to quartile, and the
+        median as a number with three digits.
+
+    Raises:
+        ValueError: no value; one that is below 0 or nan, or quartiles that don't hold the median.
+    """
+    if not values:
+        raise ValueError("there is nothing to draw: give at least one value")
+    for name, (low, middle, high) in values.items():
+        if not 0 <= low <= middle <= high < np.inf:  # nan fails too
+            raise ValueError(
+                f"'{name}' has {low:g}, {middle:g}, {high:g}, expected quartile, median, quartile"
+            )
+    low, middle, high = np.array(list(values.values()), dtype=np.float64).T
+    figure = _sheet(7.5, 0.9 + 0.36 * len(values))
+    ax = figure.subplots()
+    ax.barh(list(values), middle, 0.6, color=COLOURS[0])
+    error = np.stack([middle - low, high - middle])
+    ax.errorbar(middle, range(len(values)), xerr=error, fmt="none", ecolor=INK, capsize=3)
+    for row, (end, value) in enumerate(zip(high, middle, strict=True)):
+        beside = {"textcoords": "offset points", "xytext": (5, 0), "va": "center"}
+        ax.annotate(f"{value:.3g}", (end, row), color=INK, fontsize=8, **beside)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.1 * high.max() or 1.0)
+    ax.set_xlabel(unit, color=INK, fontsize=9)
+    _plain(ax)
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as a PNG image, all or nothing.
 

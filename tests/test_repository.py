@@ -35,7 +35,7 @@ ORDER = (
         "privacy",
     ),
     *("adapt", "generators", "replay", "regularisers", "learner", "privacy", "config"),
-    *("experiment", "cli"),
+    *("experiment", "study", "report", "sweep", "bench", "cli"),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`
 LEARNING_PATH = ("data", "nets", "generators", "replay", "learner", "metrics", "experiment")
