@@ -158,6 +158,7 @@ def _replay_options(group: Any) -> None:
     both = argparse.BooleanOptionalAction
     add("--align", action=both, help="replay alignment; default for conditional replay")
     add("--best-of", type=int, default=1, help="dreams for each that is used; default 1")
+    add("--anew", action="store_true", help="begin each task with untrained networks")
     add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")
     add("--regulariser", choices=REGULARISERS, help="protect the solver's weights as well")
     add("--strength", type=float, help="of the regulariser")
@@ -167,6 +168,7 @@ def _training_options(group: Any) -> None:
     add: Option = group.add_argument
     add("--solver", choices=SOLVERS, default="mlp", help="default mlp")
     add("--hidden", type=int, help="width of the hidden layers")
+    add("--generator-hidden", type=int, help="the same for the generator, if it is to differ")
     add("--latent-dim", type=int, help="size of the generator's latent")
     add("--critic-steps", type=int, help="critic steps per generator step of a WGAN")
     add("--steps", type=int, help="steps a task; default 2000 (digits: 300)")

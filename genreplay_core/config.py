@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from . import generators, nets, replay
-from .data import Pair, Stream, domains, held_out, permuted, rotated, split
+from .data import Pair, Stream, domains, held_out, permuted, repeated, rotated, split
 from .datasets import load
 from .learner import GenerativeReplay
 from .regularisers import EWC, SI
@@ -30,7 +30,7 @@ from .seeds import seeded
 
 Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
 
-STREAMS = ("split", "permuted", "rotated", "domains")
+STREAMS = ("split", "permuted", "rotated", "repeated", "domains")
 
 SOLVERS: dict[str, Callable[..., nn.Module]] = {
     "mlp": nets.mlp_solver,
@@ -49,11 +49,18 @@ REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
-    *("hidden", "latent_dim", "critic_steps", "best_of"),
+    *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
 NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
+AT_MOST_ONE = ("importance",)
 PARTS = ("average", "generator_average", "validation")
-WEIGHTS = ("importance", "lr_end")
+WEIGHTS = ("lr_end",)
+
+SIZES = {  # of a generator: option -> what its constructor calls it
+    "latent_dim": "latent_dim",
+    "critic_steps": "critic_steps",
+    "generator_hidden": "hidden",
+}
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -112,6 +119,17 @@ REPLAYS: dict[str, Arm] = {
         coded=True,
         cumulative=True,
     ),
+    "generative+current": Arm(
+        "half dreams, half the new examples, labelled by the old solver",
+        _plain(replay.generative_and_current),
+        dreams=True,
+    ),
+    "sketch": Arm(
+        "mistakes together: nothing is frozen, the generator rehearses nothing",
+        _plain(replay.sketch),
+        "hard",
+        dreams=True,
+    ),
     "live": Arm(
         "mistake: dreams and labels of the networks being trained",
         _plain(replay.live),
@@ -131,17 +149,19 @@ class Config:
 
     dataset: a name of `datasets.load`, or several joined by "+" for a stream of domains, where
         each makes a task.
-    stream: "split", "permuted", "rotated" or "domains"; tasks: how many; scenario: "task",
-        "domain" or "class".
+    stream: "split", "permuted", "rotated", "repeated" or "domains"; tasks: how many;
+        scenario: "task", "domain" or "class".
     replay, generator, solver: names from the tables above.
     labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
     steps, generator_steps: budgets for each task; epochs: instead of steps.
     importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
         alignment (see `replay.Generative`), by default for conditional replay.
     best_of: dreams made for each that is used (see `replay.Generative`).
+    anew: does each task begin with untrained networks?
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
-    hidden: width of the hidden layers of perceptrons. latent_dim, critic_steps: of the generator;
+    hidden: width of the hidden layers of perceptrons; generator_hidden: of the generator's, if it
+        is to differ. latent_dim, critic_steps: of the generator;
         None keeps its own default.
     regulariser: "ewc", "si" or None, with its strength.
     average, generator_average, lr_end: see `GenerativeReplay`.
@@ -168,9 +188,11 @@ class Config:
     replay_ratio: float = 1.0
     align: bool | None = None
     best_of: int = 1
+    anew: bool = False
     per_class: int = 100
     class_order: tuple[int, ...] | None = None
     hidden: int | None = None
+    generator_hidden: int | None = None
     latent_dim: int | None = None
     critic_steps: int | None = None
     lr: float = 1e-3
@@ -223,8 +245,8 @@ class Config:
         if self.best_of > 1 and not arm.conditional:
             raise ValueError("best_of needs a conditional generator: use replay 'conditional'")
         takes = inspect.signature(GENERATORS[self.generator]).parameters
-        for name in ("latent_dim", "critic_steps"):
-            if arm.dreams and getattr(self, name) is not None and name not in takes:
+        for name, own in SIZES.items():
+            if arm.dreams and getattr(self, name) is not None and own not in takes:
                 raise ValueError(f"generator '{self.generator}' has no {name}: leave it out")
         _check_numbers(self)
 
@@ -236,6 +258,7 @@ def _check_numbers(config: Config) -> None:
         (ABOVE_ZERO, lambda v: 0 < v < math.inf, "be above 0"),
         (NOT_BELOW_ZERO, lambda v: 0 <= v < math.inf, "be 0 or more"),
         (PARTS, lambda v: 0 <= v < 1, "lie in [0, 1)"),
+        (AT_MOST_ONE, lambda v: 0 <= v <= 1, "lie in [0, 1]"),
         (WEIGHTS, lambda v: 0 < v <= 1, "lie in (0, 1]"),
     ]
     for names, fits, what in wanted:
@@ -272,6 +295,7 @@ def build_stream(config: Config) -> Stream:
         "split": partial(split, seed=config.seed, order=config.class_order),
         "permuted": partial(permuted, seed=config.seed),
         "rotated": rotated,
+        "repeated": repeated,
     }
     return kinds[config.stream](pairs[names[0]], config.tasks, config.scenario)
 
@@ -286,9 +310,9 @@ def build_label(config: Config) -> Label:
 def build_strategy(config: Config) -> Strategy:
     """What is rehearsed, and how much it counts."""
     strategy = REPLAYS[config.replay].strategy(build_label(config), config)
-    return (
-        strategy if config.importance is None else replace(strategy, importance=config.importance)
-    )
+    if config.importance is not None:
+        strategy = replace(strategy, importance=config.importance)
+    return replace(strategy, anew=strategy.anew or config.anew)
 
 
 def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
@@ -296,7 +320,7 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
     arm, legend = REPLAYS[config.replay], stream.legend
     with seeded(config.seed, 0):
         build = SOLVERS[config.solver]
-        solver = build(stream.shape, legend.outputs, **_hidden(build, config))
+        solver = build(stream.shape, legend.outputs, **_hidden(build, config.hidden))
         generator = None
         if arm.dreams:
             generator = _generator(config, stream.shape, legend.codes if arm.conditional else None)
@@ -326,9 +350,10 @@ def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Mod
     build = GENERATORS[config.generator]
     asked = {"latent_dim": config.latent_dim, "critic_steps": config.critic_steps}
     given = {name: size for name, size in asked.items() if size is not None}
-    return build(shape, classes, **given, **_hidden(build, config))
+    hidden = _hidden(build, config.generator_hidden or config.hidden)
+    return build(shape, classes, **given, **hidden)
 
 
-def _hidden(build: Callable[..., nn.Module], config: Config) -> dict[str, Any]:
+def _hidden(build: Callable[..., nn.Module], width: int | None) -> dict[str, Any]:
     """The width of the hidden layers, for networks that have such a thing."""
-    return {"hidden": config.hidden} if "hidden" in inspect.signature(build).parameters else {}
+    return {"hidden": width} if "hidden" in inspect.signature(build).parameters else {}

@@ -344,6 +344,12 @@ def rotated(pair: Pair, tasks: int, scenario: str, degrees: float = 180.0) -> St
     return _transformed(pair, [f"{a:g} degrees" for a in angles], scenario, change)
 
 
+def repeated(pair: Pair, tasks: int, scenario: str) -> Stream:
+    """The same examples in every task: for a chain of scholars, each taught by the last."""
+    names = [f"generation {i + 1}" for i in range(tasks)]
+    return _transformed(pair, names, scenario, lambda task, x: x)
+
+
 def domains(pairs: dict[str, Pair], scenario: str) -> Stream:
     """One data set after the other, resized to the first one's shape.
 

@@ -179,6 +179,19 @@ class Current:
 
 
 @dataclass(frozen=True)
+class Both:
+    """Half of the rows from one replay, half from another."""
+
+    first: Replay
+    second: Replay
+
+    def __call__(self, past: Past, now: Data, n: int) -> Data:
+        halves = self.first(past, now, n - n // 2), self.second(past, now, n // 2)
+        pairs = list(zip(*(half[:5] for half in halves), strict=True))
+        return Data(*(torch.cat(pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
 class Live:
     """A mistake to learn from: dreams and labels of the networks *being trained*."""
 
@@ -204,8 +217,9 @@ class Strategy:
     solver: what the solver rehearses, or None.
     generator: what the generator rehearses, or None. The very value that the solver has means
         that both learn from the same dreams.
-    importance: the weight r of the new task in both losses, in (0, 1] (Shin et al. 2017,
-        equation 1): a number, or a function of the number of tasks met, this one included.
+    importance: the weight r of the new task in both losses, in [0, 1] (Shin et al. 2017,
+        equation 1): a number, or a function of the number of tasks met, this one included. With 0
+        a scholar is taught by the last one alone.
     stored: how many real examples a class are kept after each task; None keeps all.
     anew: does each task begin with untrained networks, which the frozen scholar teaches?
     """
@@ -220,11 +234,11 @@ class Strategy:
         """r for a learner whose present task is number `tasks` (from 1); 1 in the first task.
 
         Raises:
-            ValueError: r is not in (0, 1].
+            ValueError: r is not in [0, 1].
         """
         r = self.importance(tasks) if callable(self.importance) else self.importance
-        if not 0 < r <= 1:
-            raise ValueError(f"importance must lie in (0, 1], got {r}")
+        if not 0 <= r <= 1:
+            raise ValueError(f"importance must lie in [0, 1], got {r}")
         return float(r) if tasks > 1 else 1.0
 
 
@@ -268,6 +282,18 @@ def noise(label: Label = Soft()) -> Strategy:
 def current(label: Label = Soft()) -> Strategy:
     """Learning without forgetting: the new inputs with the old solver's answers."""
     return Strategy(Current(label))
+
+
+def generative_and_current(label: Label = Soft()) -> Strategy:
+    """The paper's combination with learning without forgetting: half dreams, half new inputs,
+    with the old solver's answers. The generator rehearses dreams."""
+    return Strategy(Both(Generative(label), Current(label)), Generative(label))
+
+
+def sketch(label: Label = Hard()) -> Strategy:
+    """Mistakes together, as in the common tutorial: nothing is frozen, and the generator learns
+    the new task only."""
+    return Strategy(Live(Generative(label)))
 
 
 def live(label: Label = Hard()) -> Strategy:

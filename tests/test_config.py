@@ -50,6 +50,9 @@ def options(kind: str, names) -> list:
         *options("scenario", ("task", "domain", "class")),
         *options("labels", ("hard", "soft", "code")),
         *options("stream", [name for name in STREAMS if name != "domains"]),
+        *options("anew", (True,)),
+        *options("generator_hidden", (8,)),
+        *options("importance", (0,)),
         *[pytest.param({"align": value}, id=f"align-{value}") for value in (True, False)],
         pytest.param({"generator": "wgan", "critic_steps": 2, "latent_dim": 5}, id="sizes"),
         pytest.param({"steps": None, "epochs": 0.05}, id="epochs"),
@@ -71,6 +74,27 @@ def test_joint_training_gets_the_budget_of_all_tasks_so_far():
         work.step_task()
         counts.append(work.state.steps)
     assert counts == [3, 3 + 6]
+
+
+def test_a_generator_may_have_a_width_of_its_own():
+    chosen = config(replay="generative", generator_hidden=7)
+    scholar = configs.build_scholar(chosen, build_stream(chosen), "cpu")
+    widths = [network(scholar).weight.shape[0] for network in (first_of_solver, first_of_decoder)]
+    assert widths == [16, 7]
+
+
+def first_of_solver(scholar):
+    return next(m for m in scholar.solver.modules() if hasattr(m, "weight"))
+
+
+def first_of_decoder(scholar):
+    return next(m for m in scholar.generator.decoder.modules() if hasattr(m, "weight"))
+
+
+def test_anew_begins_each_task_with_untrained_networks():
+    assert configs.build_strategy(config(anew=True)).anew
+    assert not configs.build_strategy(config()).anew
+    assert configs.build_strategy(config(replay="joint")).anew
 
 
 def test_one_domain_after_another_is_a_task_for_each_data_set(monkeypatch):
@@ -133,6 +157,7 @@ NAN, INFINITY = float("nan"), float("inf")
 BAD = [
     ({"dataset": "digit"}, "unknown data set 'digit'"),
     ({"best_of": 2, "replay": "generative"}, "best_of needs a conditional generator"),
+    ({"generator": "conv-vae", "generator_hidden": 9}, "generator 'conv-vae' has no generator_h"),
     ({"best_of": 0}, "best_of must be above 0"),
     ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
     ({"validation": -0.1}, r"validation must lie in \[0, 1\), got -0.1"),
@@ -160,7 +185,7 @@ BAD = [
     ({"regulariser": "ewc", "strength": -1}, "strength must be 0 or more"),
     ({"curve_every": -1}, "curve_every must be 0 or more"),
     ({"seed": -1}, "seed must be 0 or more"),
-    *[({"importance": value}, r"importance must lie in \(0, 1\]") for value in (0, 1.5, NAN)],
+    *[({"importance": value}, r"importance must lie in \[0, 1\]") for value in (-0.1, 1.5, NAN)],
     ({"epochs": 1.0}, "steps or in epochs, not both"),
     ({"replay": "generative", "labels": "code"}, "doesn't know its rows' classes"),
     ({"replay": "generative", "align": True}, "align needs a conditional generator"),

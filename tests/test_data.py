@@ -22,6 +22,7 @@ from genreplay_core.data import (
     labelled,
     legend_for,
     permuted,
+    repeated,
     rotated,
     split,
 )
@@ -439,3 +440,11 @@ def test_a_stream_refuses_a_bad_source_when_it_is_made(make, part):
     source[part] = Examples(source[part].x.float(), source[part].y)
     with refusal("divide bytes by 255"):
         make(tuple(source))
+
+
+def test_a_repeated_stream_is_the_same_task_again_and_again():
+    x, y = torch.rand(12, 1, 4, 4), torch.arange(12) % 3
+    stream = repeated((Examples(x, y), Examples(x[:3], y[:3])), 4, "domain")
+    assert stream.names[-1] == "generation 4"
+    assert all(torch.equal(task.train.x, x) for task in stream)
+    assert [int(task.test.y.min()) for task in stream] == [0, 3, 6, 9]
