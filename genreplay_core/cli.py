@@ -154,9 +154,11 @@ def _replay_options(group: Any) -> None:
     add("--labels", choices=("hard", "soft", "code"), help="default: what the strategy uses")
     add("--temperature", type=float, default=4.0, help="of soft labels; default 4")
     add("--importance", type=float, metavar="R", help="weight of the new task; default 1/t")
+    add("--generator-importance", type=float, metavar="R", help="the generator's, if it differs")
     add("--replay-ratio", type=float, default=1.0, help="replayed rows per new row; default 1")
     both = argparse.BooleanOptionalAction
     add("--align", action=both, help="replay alignment; default for conditional replay")
+    add("--spread", type=float, default=1.0, help="deviation of the dreams' noise; default 1")
     add("--best-of", type=int, default=1, help="dreams for each that is used; default 1")
     add("--anew", action="store_true", help="begin each task with untrained networks")
     add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")
@@ -176,6 +178,7 @@ def _training_options(group: Any) -> None:
     add("--generator-steps", type=int, help="the generator's own budget; default: as the solver's")
     add("--batch", type=int, default=128, help="new rows a step; default 128")
     add("--lr", type=float, default=1e-3, help="the solver's learning rate; default 1e-3")
+    add("--generator-lr", type=float, help="the generator's learning rate; default: its own")
     add("--reset-optimisers", action="store_true", help="forget their state at each task")
     add("--average", type=float, default=0.0, help="part of the steps whose weights are averaged")
     add("--generator-average", type=float, default=0.0, help="the same for the generator")
@@ -312,9 +315,10 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    for path in arguments.results:
-        result = study.loaded(path)
+    results = {path: study.loaded(path) for path in arguments.results}  # all, before any is shown
+    for path, result in results.items():
         print(report.table(result) + "\n")
         if any(row["seeds"] for row in result["rows"]):
             folder = arguments.out or path.parent
+            folder.mkdir(parents=True, exist_ok=True)
             plots.save(report.figure(result), folder / f"{path.stem}.png")

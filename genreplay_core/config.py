@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from . import generators, nets, replay
+from .adapt import optimisers
 from .data import Pair, Stream, domains, held_out, permuted, repeated, rotated, split
 from .datasets import load
 from .learner import GenerativeReplay
@@ -49,10 +50,11 @@ REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
+    *("generator_lr", "spread"),
     *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
 NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
-AT_MOST_ONE = ("importance",)
+AT_MOST_ONE = ("importance", "generator_importance")
 PARTS = ("average", "generator_average", "validation")
 WEIGHTS = ("lr_end",)
 
@@ -85,7 +87,7 @@ class Arm:
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
-    return replay.generative(label, bool(config.align), config.best_of)
+    return replay.generative(label, bool(config.align), config.spread, config.best_of)
 
 
 def _stored(label: Label, config: Config) -> Strategy:
@@ -154,15 +156,15 @@ class Config:
     replay, generator, solver: names from the tables above.
     labels: "hard", "soft" (at `temperature`) or "code"; by default what the strategy uses.
     steps, generator_steps: budgets for each task; epochs: instead of steps.
-    importance: r, or None for 1/t. replay_ratio: replayed rows per new row. align: replay
-        alignment (see `replay.Generative`), by default for conditional replay.
-    best_of: dreams made for each that is used (see `replay.Generative`).
+    importance: r, or None for 1/t; generator_importance: the generator's, if it is to differ.
+    replay_ratio: replayed rows per new row.
+    align, spread, best_of: see `replay.Generative`; conditional replay aligns by default.
     anew: does each task begin with untrained networks?
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
     hidden: width of the hidden layers of perceptrons; generator_hidden: of the generator's, if it
         is to differ. latent_dim, critic_steps: of the generator;
-        None keeps its own default.
+        None keeps its own default. lr, generator_lr: learning rates of Adam.
     regulariser: "ewc", "si" or None, with its strength.
     average, generator_average, lr_end: see `GenerativeReplay`.
     validation: the part of the training examples that is held out and judged by, instead of the
@@ -185,8 +187,10 @@ class Config:
     generator_steps: int | None = None
     batch: int = 128
     importance: float | None = None
+    generator_importance: float | None = None
     replay_ratio: float = 1.0
     align: bool | None = None
+    spread: float = 1.0
     best_of: int = 1
     anew: bool = False
     per_class: int = 100
@@ -196,6 +200,7 @@ class Config:
     latent_dim: int | None = None
     critic_steps: int | None = None
     lr: float = 1e-3
+    generator_lr: float | None = None
     regulariser: str | None = None
     strength: float | None = None
     reset_optimisers: bool = False
@@ -312,7 +317,8 @@ def build_strategy(config: Config) -> Strategy:
     strategy = REPLAYS[config.replay].strategy(build_label(config), config)
     if config.importance is not None:
         strategy = replace(strategy, importance=config.importance)
-    return replace(strategy, anew=strategy.anew or config.anew)
+    own, anew = config.generator_importance, strategy.anew or config.anew
+    return replace(strategy, generator_importance=own, anew=anew)
 
 
 def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
@@ -351,7 +357,12 @@ def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Mod
     asked = {"latent_dim": config.latent_dim, "critic_steps": config.critic_steps}
     given = {name: size for name, size in asked.items() if size is not None}
     hidden = _hidden(build, config.generator_hidden or config.hidden)
-    return build(shape, classes, **given, **hidden)
+    generator = build(shape, classes, **given, **hidden)
+    if config.generator_lr is not None:
+        for _, optimiser in optimisers(generator):
+            for group in optimiser.param_groups:
+                group["lr"] = config.generator_lr
+    return generator
 
 
 def _hidden(build: Callable[..., nn.Module], width: int | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapt import adapted, optimisers
+from .capture import captured
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
 from .generators import sample
 from .nets import adam, cross_entropy, descend, evaluating, flushing, pick_device
@@ -39,7 +40,7 @@ from .seeds import seeded, unmoved
 BLOCK = 16  # steps whose rows are drawn and dreamt at once: bounds memory, saves dispatches
 
 Watch = Callable[[int, int], None]  # (steps done, steps in all)
-Step = Callable[[Data, Tensor], Tensor]  # (rows of one batch, their weights) -> loss
+Step = Callable[[Data, Tensor], Tensor]  # (rows of one batch, a generator's weights) -> loss
 
 
 class Diverged(RuntimeError):
@@ -113,20 +114,29 @@ class Trained:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a batch is made of: `new` rows that weigh r together, `old` that weigh 1 - r."""
+    """What a batch is made of: `new` rows that weigh r together, `old` that weigh 1 - r.
+
+    weight, generator_weight: (new + old,), sum to 1; in the solver's loss and the generator's.
+    """
 
     replay: Replay | None
     new: int
     old: int
-    weight: Tensor  # (new + old,), sums to 1
+    weight: Tensor
+    generator_weight: Tensor
 
     @staticmethod
-    def of(replay: Replay | None, new: int, old: int, r: float, device: torch.device) -> Mixture:
-        if replay is None or old == 0 or r == 1:
-            return Mixture(None, new, 0, torch.full((new,), 1 / new, device=device))
-        parts = ((new, r / new), (old, (1 - r) / old))
-        weight = torch.cat([torch.full((n,), w, device=device) for n, w in parts])
-        return Mixture(replay, new, old, weight)
+    def of(
+        replay: Replay | None, new: int, old: int, r: tuple[float, float], device: torch.device
+    ) -> Mixture:
+        if replay is None or old == 0 or r == (1, 1):
+            even = torch.full((new,), 1 / new, device=device)
+            return Mixture(None, new, 0, even, even)
+        weights = []
+        for each in r:
+            parts = ((new, each / new), (old, (1 - each) / old))
+            weights.append(torch.cat([torch.full((n,), w, device=device) for n, w in parts]))
+        return Mixture(replay, new, old, *weights)
 
 
 class GenerativeReplay:
@@ -150,6 +160,7 @@ class GenerativeReplay:
         average, generator_average: the part of a call's steps, at its end, whose weights are
             averaged and kept: 0 for the last weights, 0.5 for the second half's mean.
         lr_end: what is left of the learning rates at a call's end, after half a cosine.
+        capture: replay each step as a CUDA graph, see `capture.py`; needs a CUDA device.
         precision: e.g. `torch.bfloat16` for autocast, or None for float32.
 
     Raises:
@@ -174,10 +185,13 @@ class GenerativeReplay:
         generator_average: float = 0.0,
         lr_end: float = 1.0,
         precision: torch.dtype | None = None,
+        capture: bool = False,
     ):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.device = pick_device(str(device))
+        if capture:
+            _check_capture(self.device, lr_end)
         self.strategy = strategy or (none() if generator is None else generative())
         self.solver = solver.to(self.device)
         self.generator = None if generator is None else adapted(generator).to(self.device)
@@ -190,6 +204,7 @@ class GenerativeReplay:
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
         self.average, self.generator_average, self.lr_end = average, generator_average, lr_end
+        self.capture = capture
         self.tasks: list[int] = []  # in the order met
         self.calls = 0  # of `train_task`: a task that goes on meets new dreams
         self.observed = 0  # batches, by `observe`
@@ -281,7 +296,7 @@ class GenerativeReplay:
                 mixture = self._mixture(replay, len(examples), old)
                 (batch,) = self._batches(examples, mixture, 1)
                 for trainee in trainees:
-                    trainee.losses.append(trainee.step(batch, mixture.weight))
+                    trainee.losses.append(trainee.step(batch, mixture.generator_weight))
         self.seen.index_add_(0, examples.y, torch.ones_like(examples.y, dtype=torch.float))
         return solver.losses[0]
 
@@ -306,11 +321,13 @@ class GenerativeReplay:
         """The solver and the generator with their budgets."""
         inner = optimisers(self.generator) if self.generator is not None else ()
         theirs = [optimiser for _, optimiser in inner]
-        both = (self.solver, [self.optimiser], self.average, self.lr_end)
-        other = (self.generator, theirs, self.generator_average, self.lr_end)
+        first: Step = self.solver_step
+        second: Step = self.generator_step
+        if self.capture:
+            first, second = captured(first, [self.optimiser]), captured(second, theirs)
         return [
-            Trainee(self.solver_step, budget, *both),
-            Trainee(self.generator_step, own, *other),
+            Trainee(first, budget, self.solver, [self.optimiser], self.average, self.lr_end),
+            Trainee(second, own, self.generator, theirs, self.generator_average, self.lr_end),
         ]
 
     def _passes(
@@ -325,7 +342,7 @@ class GenerativeReplay:
         return [(strategy.solver, [solver]), (strategy.generator, [generator])]
 
     def _mixture(self, replay: Replay | None, new: int, old: int) -> Mixture:
-        r = self.strategy.weight_of_new(len(self.tasks))
+        r = self.strategy.weights_of_new(len(self.tasks))
         return Mixture.of(replay, new, old, r, self.device)
 
     def _learn(
@@ -346,7 +363,7 @@ class GenerativeReplay:
     ) -> Iterator[int]:
         """Train in blocks; yields the steps done, at least after every `look` of the first
         trainee and at the end of each block."""
-        rows, total = shuffled(len(examples), self.device), _longest(trainees)
+        rows, total = self._drawing(examples), _longest(trainees)
         for start in range(0, total, BLOCK):
             steps = min(BLOCK, total - start)
             batches = self._batches(examples[rows(steps * mixture.new)], mixture, steps)
@@ -356,13 +373,17 @@ class GenerativeReplay:
                 trainee.anneal(start)
                 for at in range(0, len(mine), stride):
                     some = mine[at : at + stride]
-                    losses = [trainee.step(batch, mixture.weight) for batch in some]
+                    losses = [trainee.step(batch, mixture.generator_weight) for batch in some]
                     self._record(trainee, losses, start + at)
                     if trainee is trainees[0]:
                         yield start + at + len(some)
                 if mine:
                     trainee.note(start + len(mine))
             yield start + steps
+
+    def _drawing(self, examples: Examples) -> Callable[[int], Tensor]:
+        """A function that draws the next `k` row numbers of the task."""
+        return shuffled(len(examples), self.device)
 
     @torch.no_grad()
     def _batches(self, new: Examples, mixture: Mixture, steps: int) -> list[Data]:
@@ -600,6 +621,13 @@ def _old_rows(replay_ratio: float, batch: int) -> int:
     if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
         raise ValueError(f"replay_ratio must be 0 or more, got {replay_ratio}")
     return max(round(batch * replay_ratio), 1 if replay_ratio else 0)
+
+
+def _check_capture(device: torch.device, lr_end: float) -> None:
+    if lr_end != 1:
+        raise ValueError("a captured step has one learning rate: leave out lr_end, or capture")
+    if device.type != "cuda":
+        raise ValueError(f"capture needs a CUDA device, got {device.type}: leave it out")
 
 
 def _outputs(solver: nn.Module, x: Tensor) -> int:

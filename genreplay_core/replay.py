@@ -112,19 +112,21 @@ class Generative:
         to make the old generator's image of the same noise and class, instead of learning the
         image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs). Useless without classes,
         for then the same noise would have to make new images too.
+    spread: the noise's standard deviation. Above 1, dreams are less typical of their class.
     best_of: how many images are dreamt for each that is used, the one whose label agrees best
         with the class that was asked for. Needs a conditional generator.
     """
 
     label: Label = Soft()
     align: bool = False
+    spread: float = 1.0
     best_of: int = 1
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
         if past.generator is None:
             raise ValueError("this strategy dreams: give GenerativeReplay a generator")
         code = past.draw_codes(n).repeat(self.best_of)
-        z = noise_for(past.generator, len(code))
+        z = self.spread * noise_for(past.generator, len(code))
         dreams = self.label(past, dream(past.generator, z, code), code)
         if self.best_of > 1:
             rows = _best(past, dreams, n)
@@ -205,6 +207,9 @@ class Live:
 # ---------------------------------------------------------------- strategies
 
 
+Importance = float | Callable[[int], float]
+
+
 def one_over_tasks(tasks: int) -> float:
     """1 / t: every task met so far, the new one included, counts alike."""
     return 1 / tasks
@@ -220,26 +225,31 @@ class Strategy:
     importance: the weight r of the new task in both losses, in [0, 1] (Shin et al. 2017,
         equation 1): a number, or a function of the number of tasks met, this one included. With 0
         a scholar is taught by the last one alone.
+    generator_importance: the generator's own r, or None if it is the solver's.
     stored: how many real examples a class are kept after each task; None keeps all.
     anew: does each task begin with untrained networks, which the frozen scholar teaches?
     """
 
     solver: Replay | None
     generator: Replay | None = None
-    importance: float | Callable[[int], float] = one_over_tasks
+    importance: Importance = one_over_tasks
+    generator_importance: Importance | None = None
     stored: int | None = 0
     anew: bool = False
 
-    def weight_of_new(self, tasks: int) -> float:
-        """r for a learner whose present task is number `tasks` (from 1); 1 in the first task.
+    def weights_of_new(self, tasks: int) -> tuple[float, float]:
+        """r in the solver's loss and in the generator's, for a learner whose present task is
+        number `tasks` (from 1); both 1 in the first task.
 
         Raises:
             ValueError: r is not in [0, 1].
         """
-        r = self.importance(tasks) if callable(self.importance) else self.importance
-        if not 0 <= r <= 1:
-            raise ValueError(f"importance must lie in [0, 1], got {r}")
-        return float(r) if tasks > 1 else 1.0
+        own = self.importance if self.generator_importance is None else self.generator_importance
+        weights = [r(tasks) if callable(r) else r for r in (self.importance, own)]
+        for r in weights:
+            if not 0 <= r <= 1:
+                raise ValueError(f"importance must lie in [0, 1], got {r}")
+        return (float(weights[0]), float(weights[1])) if tasks > 1 else (1.0, 1.0)
 
 
 def none() -> Strategy:
@@ -248,13 +258,17 @@ def none() -> Strategy:
 
 
 def generative(
-    label: Label = Soft(), align: bool = False, best_of: int = 1, **changes: Any
+    label: Label = Soft(),
+    align: bool = False,
+    spread: float = 1.0,
+    best_of: int = 1,
+    **changes: Any,
 ) -> Strategy:
     """Deep generative replay (Shin et al. 2017): solver and generator rehearse the same dreams.
 
     With a conditional generator this is conditional, class-balanced replay.
     """
-    replay = Generative(label, align, best_of)
+    replay = Generative(label, align, spread, best_of)
     return replace(Strategy(replay, replay), **changes)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from genreplay_core import config as configs
 from genreplay_core import experiment
+from genreplay_core.adapt import optimisers
 from genreplay_core.config import (
     GENERATORS,
     PRECISIONS,
@@ -53,6 +54,8 @@ def options(kind: str, names) -> list:
         *options("anew", (True,)),
         *options("generator_hidden", (8,)),
         *options("importance", (0,)),
+        *options("generator_importance", (0.7,)),
+        *options("spread", (1.3,)),
         *[pytest.param({"align": value}, id=f"align-{value}") for value in (True, False)],
         pytest.param({"generator": "wgan", "critic_steps": 2, "latent_dim": 5}, id="sizes"),
         pytest.param({"steps": None, "epochs": 0.05}, id="epochs"),
@@ -81,6 +84,16 @@ def test_a_generator_may_have_a_width_of_its_own():
     scholar = configs.build_scholar(chosen, build_stream(chosen), "cpu")
     widths = [network(scholar).weight.shape[0] for network in (first_of_solver, first_of_decoder)]
     assert widths == [16, 7]
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_may_have_a_learning_rate_of_its_own(kind):
+    for rate in (None, 0.125):
+        chosen = config(replay="generative", generator=kind, generator_lr=rate)
+        scholar = configs.build_scholar(chosen, build_stream(chosen), "cpu")
+        groups = [g for _, o in optimisers(scholar.generator) for g in o.param_groups]
+        assert {group["lr"] for group in groups} == {rate or 1e-3}
+        assert scholar.optimiser.param_groups[0]["lr"] == 0.01
 
 
 def first_of_solver(scholar):
@@ -158,6 +171,8 @@ BAD = [
     ({"dataset": "digit"}, "unknown data set 'digit'"),
     ({"best_of": 2, "replay": "generative"}, "best_of needs a conditional generator"),
     ({"generator": "conv-vae", "generator_hidden": 9}, "generator 'conv-vae' has no generator_h"),
+    ({"generator_importance": 2.0}, "generator_importance must lie in"),
+    ({"generator_lr": 0.0}, "generator_lr must be above 0"),
     ({"best_of": 0}, "best_of must be above 0"),
     ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
     ({"validation": -0.1}, r"validation must lie in \[0, 1\), got -0.1"),

@@ -214,7 +214,7 @@ def test_going_on_with_a_task_freezes_nothing_anew():
     assert same_bits([module.state_dict() for module in frozen(scholar)], before)
     assert scholar.tasks == [0, 1]
     assert torch.equal(scholar.past_seen, seen)
-    assert scholar.strategy.weight_of_new(len(scholar.tasks)) == 0.5
+    assert scholar.strategy.weights_of_new(len(scholar.tasks)) == (0.5, 0.5)
 
 
 def test_a_task_may_come_in_parts():
@@ -247,7 +247,7 @@ def test_new_rows_weigh_r_and_old_rows_the_rest_however_many_there_are(ratio, ol
     spy = Spy(scholar)
     learn(scholar, 0, 1, 2, steps=1, replay_ratio=ratio)
     for number, (batch, weight) in enumerate(spy.solver):
-        r = scholar.strategy.weight_of_new(number + 1)
+        r, _ = scholar.strategy.weights_of_new(number + 1)
         assert len(weight) == len(batch.x) == BATCH + (old if number else 0)
         torch.testing.assert_close(weight[:BATCH], torch.full((BATCH,), r / BATCH))
         assert float(weight[BATCH:].sum()) == pytest.approx(1 - r)
@@ -1068,6 +1068,43 @@ def test_no_step_waits_for_the_device(name):
     learn(scholar, 1, steps=3)
     assert mode.operators > 50
     assert mode.waits == []
+
+
+# What a step dispatches, and the drawing of a block of steps. On a GPU most of these are launches:
+# fewer is better, more is a regression. (A newer torch may need fewer.)
+MOST_OPERATORS = {
+    "published": {"solver_step": 66, "generator_step": 151, "_batches": 65},
+    "conditional, aligned": {"solver_step": 66, "generator_step": 185, "_batches": 68},
+}
+
+
+def operators_of_a_step(scholar: GenerativeReplay) -> dict[str, int]:
+    """Operators that each part of the second task's loop dispatches, a block's draw as a whole."""
+    learn(scholar, 0)
+    modes = {part: Waiting() for part in ("solver_step", "generator_step", "_batches")}
+    for part, mode in modes.items():
+        original = getattr(scholar, part)
+
+        def counted(*args: Any, mode: Waiting = mode, original: Callable = original) -> Any:
+            with mode:
+                return original(*args)
+
+        setattr(scholar, part, counted)
+    learn(scholar, 1, steps=1)
+    return {part: mode.operators for part, mode in modes.items()}
+
+
+@pytest.mark.parametrize("name", MOST_OPERATORS)
+def test_a_step_dispatches_no_more_operators_than_it_did(name):
+    classes, strategy = {
+        "published": (None, replay.generative(Hard())),
+        "conditional, aligned": (CODES, replay.generative(align=True)),
+    }[name]
+    scholar = scholar_of(
+        lambda: mlp_vae(SHAPE, classes), lambda: mlp_solver(SHAPE, CODES), strategy=strategy
+    )
+    counts, most = operators_of_a_step(scholar), MOST_OPERATORS[name]
+    assert all(0.7 * most[part] < count <= most[part] for part, count in counts.items()), counts
 
 
 def on_meta(generator: Callable[[], nn.Module], strategy: Strategy) -> GenerativeReplay:

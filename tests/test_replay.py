@@ -308,11 +308,29 @@ def test_solver_and_generator_rehearse_the_same_value_unless_a_strategy_says_oth
 def test_importance_is_one_over_tasks_or_what_is_asked_for(importance, expected):
     changes = {} if importance is None else {"importance": importance}
     strategy = replay.generative(**changes)
-    assert [strategy.weight_of_new(t) for t in range(1, 5)] == expected
+    assert [strategy.weights_of_new(t)[0] for t in range(1, 5)] == expected
+
+
+def test_the_generator_may_weigh_the_new_task_in_its_own_way():
+    strategy = replay.generative(generator_importance=0.5)
+    assert [strategy.weights_of_new(t) for t in (1, 2, 4)] == [(1, 1), (1 / 2, 0.5), (1 / 4, 0.5)]
+    with pytest.raises(ValueError, match="importance must lie in"):
+        replay.generative(generator_importance=2.0).weights_of_new(2)
+
+
+def test_a_wider_spread_scales_the_noise():
+    past = past_of(classes=CODES)
+    noises = []
+    for spread in (1.0, 1.5):
+        torch.manual_seed(0)
+        noises.append(
+            replay.generative(align=True, spread=spread).solver(past, new_rows(past), 9).z
+        )
+    torch.testing.assert_close(noises[1], 1.5 * noises[0])
 
 
 def test_equal_weights_gives_the_new_task_half_however_many_went_before():
-    assert [replay.equal_weights().weight_of_new(t) for t in (1, 2, 9)] == [1, 0.5, 0.5]
+    assert [replay.equal_weights().weights_of_new(t)[0] for t in (1, 2, 9)] == [1, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
@@ -321,7 +339,7 @@ def test_importance_outside_zero_to_one_is_refused_from_the_first_task_on(bad, t
     for importance in (bad, lambda _: bad):
         strategy = replay.generative(importance=importance)
         with pytest.raises(ValueError, match=r"importance must lie in \[0, 1\], got"):
-            strategy.weight_of_new(tasks)
+            strategy.weights_of_new(tasks)
 
 
 # ---------------------------------------------------------------- what is stored

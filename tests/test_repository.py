@@ -34,7 +34,7 @@ ORDER = (
         "quality",
         "privacy",
     ),
-    *("adapt", "generators", "replay", "regularisers", "learner", "privacy", "config"),
+    *("adapt", "generators", "replay", "regularisers", "capture", "learner", "privacy", "config"),
     *("experiment", "study", "report", "sweep", "bench", "cli"),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`

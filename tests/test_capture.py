@@ -1,0 +1,112 @@
+"""A captured step is the same step. Without a GPU, a recording is played by doing it again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from genreplay_core import GenerativeReplay, capture, load, mlp_solver, replay, split
+from genreplay_core.capture import WARM_UP, captured
+from genreplay_core.config import GENERATORS
+from genreplay_core.data import Data
+from genreplay_core.learner import BLOCK
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Recordings without a GPU; the list tells how often each was played."""
+    played = []
+
+    def recorded(work):
+        played.append(0)
+        at = len(played) - 1
+
+        def play():
+            played[at] += 1
+            return work().clone()
+
+        return play
+
+    monkeypatch.setattr(capture, "_aside", lambda work: work())
+    monkeypatch.setattr(capture, "_recorded", recorded)
+    return played
+
+
+def scholar(device: str, kind: str = "vae", steps_captured: bool = False) -> GenerativeReplay:
+    stream = split(load("digits"), tasks=5, scenario="class", seed=0)
+    torch.manual_seed(0)
+    solver = mlp_solver(stream.shape, 10, hidden=16)
+    generator = GENERATORS[kind](stream.shape, 10)
+    learner = GenerativeReplay(
+        solver, generator, device, strategy=replay.generative(align=True), batch=16, seed=0
+    )
+    learner.capture = steps_captured
+    for task in list(stream)[:2]:
+        learner.train_task(task.train, task.id, steps=BLOCK + 5)
+    return learner
+
+
+def weights(learner: GenerativeReplay) -> list[torch.Tensor]:
+    return [p.detach().cpu() for m in (learner.solver, learner.generator) for p in m.parameters()]
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_learner_with_captured_steps_learns_the_same(pretended, kind):
+    plain, fast = scholar("cpu", kind), scholar("cpu", kind, steps_captured=True)
+    assert pretended == [BLOCK + 5 - WARM_UP] * 4  # two networks, two tasks
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(fast), strict=True))
+
+
+@pytest.mark.parametrize("noise", [None, torch.zeros(1, 2)])
+def test_each_batch_is_copied_to_where_the_recording_reads(pretended, noise):
+    places = []
+
+    def step(batch: Data, weight: torch.Tensor) -> torch.Tensor:
+        places.append([part.data_ptr() for part in (batch.x, weight)])
+        assert (batch.z is None) is (noise is None)
+        return (batch.x.flatten(1).sum(1) * weight).sum()
+
+    run = captured(step, [])
+    ones = torch.ones(2, 1)
+    for value in range(1, 8):
+        batch = Data(torch.full((2, 1, 1, 1), float(value)), ones, ones, ones[:, 0], ones, noise)
+        assert float(run(batch, torch.tensor([0.5, 0.5]) * value)) == value**2
+    assert len({tuple(place) for place in places[WARM_UP:]}) == 1
+    assert pretended == [7 - WARM_UP]
+
+
+def test_optimisers_are_told_and_so_step_on_the_device(pretended):
+    optimiser = torch.optim.Adam(nn.Linear(2, 2).parameters())
+    captured(lambda batch, weight: weight, [optimiser])
+    assert all(group["capturable"] for group in optimiser.param_groups)
+
+
+def test_capturing_needs_a_gpu_and_a_constant_learning_rate():
+    parts = mlp_solver((1, 8, 8), 10, hidden=8), None
+    with pytest.raises(ValueError, match="capture needs a CUDA device, got cpu"):
+        GenerativeReplay(*parts, "cpu", capture=True)
+    with pytest.raises(ValueError, match="lr_end"):
+        GenerativeReplay(*parts, "cpu", capture=True, lr_end=0.5)
+
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_on_a_gpu_a_captured_learner_learns_the_same(kind):
+    plain, fast = scholar("cuda", kind), scholar("cuda", kind, steps_captured=True)
+    for a, b in zip(weights(plain), weights(fast), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+@on_gpu
+def test_on_a_gpu_a_step_that_waits_is_refused_in_one_line():
+    def waiting(batch: Data, weight: torch.Tensor) -> torch.Tensor:
+        return weight * float(weight.sum())
+
+    run, one = captured(waiting, []), torch.ones(1, 1, device="cuda")
+    batch = Data(one, one, one, one, one)
+    with pytest.raises(RuntimeError, match=r"^this step can't be captured \(.*leave out capture$"):
+        [run(batch, one) for _ in range(WARM_UP + 1)]
