@@ -136,6 +136,7 @@ def _stream_options(group: Any) -> None:
     add("--stream", choices=STREAMS, default="split", help="default split, by class")
     add("--tasks", type=int, default=5, help="number of tasks; default 5")
     add("--scenario", choices=SCENARIOS, default="class", help="default class")
+    add("--train-examples", type=int, metavar="N", help="of each class; default all")
     add("--validation", type=float, default=0.0, help="part of the training data to judge by")
     add("--class-order", type=_order, metavar="0,1,...", help="default: random, by the seed")
 
@@ -193,6 +194,7 @@ def _output_options(group: Any) -> None:
     add("--resume", action="store_true", help="go on with the run that --out holds")
     add("--device", default="auto", help="auto, cpu, cuda, mps, xpu; default auto")
     add("--quality", action="store_true", help="judge the dreams after each task")
+    add("--privacy", action="store_true", help="attack the scholar at the end")
     add("--curve-every", type=int, default=0, metavar="N", help="accuracy every N steps too")
 
 

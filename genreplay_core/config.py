@@ -22,7 +22,7 @@ from torch import nn
 
 from . import generators, nets, replay
 from .adapt import optimisers
-from .data import Pair, Stream, domains, held_out, permuted, repeated, rotated, split
+from .data import Pair, Stream, domains, few, held_out, permuted, repeated, rotated, split
 from .datasets import load
 from .learner import GenerativeReplay
 from .regularisers import EWC, SI
@@ -50,6 +50,7 @@ REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
+    "train_examples",
     *("generator_lr", "spread"),
     *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
@@ -170,7 +171,8 @@ class Config:
     validation: the part of the training examples that is held out and judged by, instead of the
         test set: for choosing settings.
     curve_every: steps between the points of the curve within a task; 0 for none.
-    quality: judge the dreams after each task.
+    quality: judge the dreams after each task. privacy: attack the scholar at the end.
+    train_examples: training examples of each class, a random choice; None for all.
     """
 
     dataset: str = "digits"
@@ -211,6 +213,8 @@ class Config:
     validation: float = 0.0
     curve_every: int = 0
     quality: bool = False
+    privacy: bool = False
+    train_examples: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -249,6 +253,8 @@ class Config:
             raise ValueError("align needs a conditional generator: use replay 'conditional'")
         if self.best_of > 1 and not arm.conditional:
             raise ValueError("best_of needs a conditional generator: use replay 'conditional'")
+        if self.privacy and not arm.dreams and build_strategy(self).stored == 0:
+            raise ValueError("privacy is measured of dreams or of stored examples: there are none")
         takes = inspect.signature(GENERATORS[self.generator]).parameters
         for name, own in SIZES.items():
             if arm.dreams and getattr(self, name) is not None and own not in takes:
@@ -292,6 +298,8 @@ def build_stream(config: Config) -> Stream:
     if len(set(names)) < len(names):
         raise ValueError(f"'{config.dataset}' repeats itself: name each data set once")
     pairs: dict[str, Pair] = {name: load(name) for name in names}
+    if (n := config.train_examples) is not None:
+        pairs = {name: (few(pair[0], n, config.seed), pair[1]) for name, pair in pairs.items()}
     if config.validation:
         pairs = {name: held_out(pair[0], config.validation) for name, pair in pairs.items()}
     if config.stream == "domains":

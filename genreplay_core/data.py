@@ -255,6 +255,13 @@ def _classes(pair: Pair) -> int:
     return int(max(part.y.max() for part in pair)) + 1
 
 
+def few(examples: Examples, per_class: int, seed: int = 0) -> Examples:
+    """At most `per_class` random examples of each class."""
+    order = torch.randperm(len(examples), generator=_rng(seed))
+    y = examples.y[order]
+    return examples[torch.cat([order[y == c][:per_class] for c in y.unique()])]
+
+
 def held_out(train: Examples, fraction: float) -> Pair:
     """Training examples as (training, validation) examples, the same ones at every call.
 

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from . import nets, records
 from .config import REPLAYS, Config, build_scholar, build_stream
-from .data import Examples, Stream
+from .data import Examples, Stream, Task
 from .files import write_json
 from .generators import sample
 from .learner import BLOCK, accuracy
 from .metrics import summary
+from .privacy import leaks
 from .quality import Judge, assess, judge
 from .records import Record
 from .seeds import mixed, seeded
@@ -43,6 +44,7 @@ class State:
     matrix: list[list[float]] = field(default_factory=list)  # rows of the accuracy matrix
     curve: list[dict[str, Any]] = field(default_factory=list)
     quality: list[dict[str, Any]] = field(default_factory=list)
+    privacy: dict[str, Any] = field(default_factory=dict)
     dreams: list[Tensor] = field(default_factory=list)  # 20 after each task, bytes
     steps: int = 0
     training_seconds: float = 0.0
@@ -101,6 +103,8 @@ class Run:
             state.dreams.append(self._dreams(20))
             if config.quality:
                 state.quality.append(self._quality())
+        if config.privacy and task + 1 == len(self.stream):
+            state.privacy = self._privacy()
         state.steps += len(trained.solver_loss)
         state.training_seconds += trained.seconds
         state.seconds += time.perf_counter() - begun
@@ -125,6 +129,30 @@ class Run:
         wanted = self.legend.target.argmax(1)  # (C,) several codes may want one output
         return dict(assess(self.judge, dreams, answer, met, wanted))
 
+    def _privacy(self) -> dict[str, Any]:
+        """What the scholar gives away at the end: of the last task, which it met as real data,
+        and of the earlier ones, which it has met as dreams or in the store since."""
+        tasks = list(self.stream)
+        parts = {"earlier tasks": tasks[:-1], "last task": tasks[-1:]}
+        return {name: self._leaks(some) for name, some in parts.items() if some}
+
+    def _leaks(self, tasks: list[Task]) -> dict[str, Any]:
+        """The leaks of some tasks, by 10,000 dreams or by the examples that are stored."""
+        scholar, device = self.scholar, self.scholar.device
+        members, others = (_joined([getattr(t, part) for t in tasks]) for part in ("train", "test"))
+        codes = members.y.unique().to(device)
+        if scholar.generator is not None:
+            with seeded(self.config.seed, 3):
+                drawn = [codes[torch.randint(len(codes), (500,))] for _ in range(20)]
+                dreams = torch.cat([sample(scholar.generator, len(y), y) for y in drawn])
+        else:
+            assert scholar.kept is not None
+            members = scholar.kept[torch.isin(scholar.kept.y, codes)]
+            dreams = members.x
+        parts = members.to(device), others.to(device), dreams
+        seed, solver, generator = self.config.seed, scholar.solver, scholar.generator
+        return leaks(*parts, solver=solver, legend=self.legend, generator=generator, seed=seed)
+
     def _train_judge(self) -> Judge:
         """A classifier of all codes, taught with real examples, at most 60,000 of them."""
         share = 60_000 // len(self.stream)
@@ -133,8 +161,9 @@ class Run:
             train = task.train
             rows = torch.Generator().manual_seed(mixed(self.config.seed, task.id))
             parts.append(train[torch.randperm(len(train), generator=rows)[:share]])
-        real = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
-        return judge(real, self.legend.codes, seed=self.config.seed, device=self.scholar.device)
+        return judge(
+            _joined(parts), self.legend.codes, seed=self.config.seed, device=self.scholar.device
+        )
 
     def saved(self) -> dict[str, Any]:
         """All that the run needs to go on, as tensors and plain values."""
@@ -158,7 +187,12 @@ class Run:
             "environment": records.environment(self.scholar.device),
             "curve": state.curve,
             "quality": state.quality,
+            "privacy": state.privacy,
         }
+
+
+def _joined(parts: list[Examples]) -> Examples:
+    return Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def run(

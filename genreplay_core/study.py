@@ -42,7 +42,7 @@ from .metrics import interval
 from .records import Record
 
 MEASURES = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer")
-FOUND = ("accuracy_matrix", "tasks", "curve", "quality", "seconds", "steps_per_second")
+FOUND = ("accuracy_matrix", "tasks", "curve", "quality", "privacy", "seconds", "steps_per_second")
 PARTS = {"title", "question", "seeds", "base", "rows", "grid"}
 
 
@@ -100,7 +100,7 @@ def read(path: str | Path) -> Study:
     try:
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
         return _study(path.stem, declared)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -110,15 +110,26 @@ def _study(name: str, declared: dict[str, Any]) -> Study:
     texts = {part: declared.get(part) for part in ("title", "question")}
     if not all(isinstance(text, str) and text.strip() for text in texts.values()):
         raise ValueError("a study needs a title and a question, each a text")
-    shared, rows = declared.get("base", {}), declared.get("rows", {"run": {}})
-    usual, grid = declared.get("seeds"), declared.get("grid", {})
+    shared, rows = _table(declared, "base"), _table(declared, "rows") or {"run": {}}
+    usual, grid = declared.get("seeds"), _table(declared, "grid")
+    if not all(isinstance(values, list) and values for values in grid.values()):
+        raise ValueError("each option of the grid needs a list of values")
     found = [
-        _row(" · ".join([title, *label]), {**shared, **changes, **cell}, usual)
-        for title, changes in rows.items()
+        _row(" · ".join([title, *label]), {**shared, **_table(rows, title), **cell}, usual)
+        for title in rows
         for label, cell in _cells(grid)
     ]
+    if len({row.name for row in found}) < len(found):
+        raise ValueError("the grid names a value twice")
     words = {part: " ".join(str(text).split()) for part, text in texts.items()}
     return Study(name, **words, rows=tuple(found))
+
+
+def _table(parts: dict[str, Any], name: str) -> dict[str, Any]:
+    table = parts.get(name, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"'{name}' is {table!r}, expected a table of options")
+    return table
 
 
 def _cells(grid: dict[str, list[Any]]) -> list[tuple[list[str], dict[str, Any]]]:
@@ -134,16 +145,26 @@ def _row(name: str, options: dict[str, Any], usual: Any) -> Row:
     whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"row '{name}' needs seeds, different whole numbers of 0 or more")
-    known = {f.name for f in fields(Config)} - {"seed"}
-    if unknown := options.keys() - known:
-        raise ValueError(f"row '{name}' has an unknown option '{min(unknown)}'")
-    if "class_order" in options:
-        options["class_order"] = tuple(options["class_order"])
     try:
+        for option, value in options.items():
+            _check_kind(option, value)
+        if "class_order" in options:
+            options["class_order"] = tuple(options["class_order"])
         Config(**options)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"row '{name}': {error}") from None
     return Row(name, options, tuple(seeds))
+
+
+def _check_kind(option: str, value: Any) -> None:
+    """TOML knows numbers from texts, and so does `Config`."""
+    kinds = {f.name: str(f.type).removesuffix(" | None") for f in fields(Config)}
+    if option == "seed" or option not in kinds:
+        raise ValueError(f"unknown option '{option}'")
+    wanted = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
+    fitting = wanted.get(kinds[option], (list,))
+    if type(value) not in fitting:
+        raise ValueError(f"{option} is {value!r}, expected {fitting[-1].__name__}")
 
 
 # ---------------------------------------------------------------- results
@@ -224,20 +245,35 @@ def loaded(path: str | Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        whole = {"study", "title", "environments", "finished", "wanted"} <= found.keys()
         for row in found["rows"]:
-            _summary(row["runs"])
-            whole = whole and row["config"].keys() >= {"dataset", "replay"} and bool(row["name"])
-        if not whole:
+            row.update(_summary(row["runs"]))  # not taken on trust
+        if not _whole(found):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged, or no result of a study") from None
     return dict(found)
 
 
+def _whole(found: dict[str, Any]) -> bool:
+    """Is everything there that is read of a result?"""
+    rows = found["rows"]
+    options = rows[0]["config"].keys()
+    return (
+        isinstance(found["study"], str)
+        and isinstance(found["title"], str)
+        and 0 <= found["finished"] <= found["wanted"]
+        and all(isinstance(row["name"], str) and row["config"].keys() == options for row in rows)
+        and all(
+            run["seed"] >= 0 and run["seconds"] >= 0 and found["environments"][run["environment"]]
+            for row in rows
+            for run in row["runs"]
+        )
+    )
+
+
 def stored(study: Study, path: Path) -> dict[tuple[str, int], Record]:
     """The runs of this study that a result file holds. Runs of rows that are declared otherwise
-    by now are left out.
+    by now, and of seeds that are no longer wanted, are left out.
 
     Raises:
         ValueError: the file is damaged, or the result of another study.
@@ -255,4 +291,5 @@ def stored(study: Study, path: Path) -> dict[tuple[str, int], Record]:
         for row in study.rows
         if row.name in held and {**usual, **held[row.name]["config"]} == row.described
         for run in held[row.name]["runs"]
+        if run["seed"] in row.seeds
     }

@@ -144,6 +144,13 @@ def test_the_budget_follows_from_the_data_unless_it_is_given(chosen, steps):
     assert Config(**chosen).steps == steps
 
 
+def test_few_training_examples_are_the_same_number_of_each_class():
+    stream = build_stream(config(train_examples=7))
+    counts = torch.cat([task.train.y for task in stream]).bincount()
+    assert counts.tolist() == [7] * 10
+    assert sum(len(task.test) for task in stream) == len(load("digits")[1])
+
+
 def test_validation_judges_by_held_out_training_examples():
     train, _ = load("digits")
     stream = build_stream(config(validation=0.25))
@@ -173,6 +180,8 @@ BAD = [
     ({"generator": "conv-vae", "generator_hidden": 9}, "generator 'conv-vae' has no generator_h"),
     ({"generator_importance": 2.0}, "generator_importance must lie in"),
     ({"generator_lr": 0.0}, "generator_lr must be above 0"),
+    ({"privacy": True, "replay": "none"}, "privacy is measured of dreams or of stored examples"),
+    ({"train_examples": 0}, "train_examples must be above 0"),
     ({"best_of": 0}, "best_of must be above 0"),
     ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
     ({"validation": -0.1}, r"validation must lie in \[0, 1\), got -0.1"),

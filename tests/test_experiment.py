@@ -116,6 +116,24 @@ def test_a_judge_agrees_with_a_solver_that_answers_as_the_legend_wants():
     assert work._quality()["label_agreement"] == 1.0
 
 
+@pytest.mark.parametrize("replay", ["generative", "stored"])
+def test_what_is_given_away_is_measured_at_the_end_if_asked(replay):
+    chosen = config(replay=replay, privacy=True, train_examples=12, per_class=5)
+    plain, asked = learn(replace(chosen, privacy=False)), learn(chosen)
+    assert plain["privacy"] == {}
+    assert asked["accuracy_matrix"] == plain["accuracy_matrix"]
+    assert list(asked["privacy"]) == ["earlier tasks", "last task"]
+    for found in asked["privacy"].values():
+        assert found["dreams"] == (10_000 if replay == "generative" else 5 * 5)
+        assert found["copied"] == (replay == "stored")
+        assert 0 <= found["attacks"]["solver"]["auc"] <= 1
+    assert learn(chosen)["privacy"] == asked["privacy"]
+
+
+def test_the_only_task_has_none_before_it():
+    assert list(learn(config(tasks=1, privacy=True))["privacy"]) == ["last task"]
+
+
 def test_without_a_generator_there_is_nothing_to_judge():
     assert learn(config(replay="stored", quality=True))["quality"] == []
 
