@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import platform
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
