@@ -192,16 +192,17 @@ def surface(
     """A table of fractions as a heat map in percent, for two factors varied together.
 
     Args:
-        values: (r, c) fractions in [0, 1].
+        values: (r, c) fractions, or differences of them: in [-1, 1].
         rows, columns: name of the factor, and its r or c values.
 
     Raises:
-        ValueError: the shapes don't fit together; a value is nan or outside [0, 1].
+        ValueError: the shapes don't fit together; a value is nan or outside [-1, 1].
     """
     table = np.asarray(values, dtype=np.float64)
     if table.shape != (len(rows[1]), len(columns[1])):
         raise ValueError(f"values have shape {table.shape}, expected a value for each pair")
-    _check_fractions(table, "the surface")
+    if not (np.abs(table) <= 1).all():  # nan fails too
+        raise ValueError("the surface holds nan or a value outside [-1, 1]: expected fractions")
     figure = _sheet(1.8 + 0.6 * len(columns[1]), 1.1 + 0.4 * len(rows[1]))
     ax = figure.subplots()
     low, high = 100 * table.min(), 100 * table.max()
@@ -245,8 +246,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
     error = np.stack([middle - low, high - middle])
     ax.errorbar(middle, range(len(values)), xerr=error, fmt="none", ecolor=INK, capsize=3)
     for row, (end, value) in enumerate(zip(high, middle, strict=True)):
-        beside = {"textcoords": "offset points", "xytext": (5, 0), "va": "center"}
-        ax.annotate(f"{value:.3g}", (end, row), color=INK, fontsize=8, **beside)
+        ax.text(end, row, f"  {value:.3g}", color=INK, fontsize=8, va="center")
     ax.invert_yaxis()
     ax.set_xlim(0, 1.1 * high.max() or 1.0)
     ax.set_xlabel(unit, color=INK, fontsize=9)

@@ -11,6 +11,7 @@ from . import plots
 from .study import MEASURES
 
 Result = dict[str, Any]
+Factor = tuple[str, list[str]]  # an option, and the values that it has
 
 
 def table(result: Result) -> str:
@@ -47,8 +48,10 @@ def figure(result: Result, measure: str = "average_accuracy") -> Figure:
     """
     rows = [row for row in result["rows"] if row["seeds"]]
     factors = _factors(rows)
-    if len(factors) == 2 and len(rows) == len(factors[0][1]) * len(factors[1][1]) > 3:
-        return _surface(rows, factors, measure)
+    if len(factors) == 2:
+        means = _means(rows, factors, measure)
+        if len(rows) == len(means) == len(factors[0][1]) * len(factors[1][1]) > 3:
+            return _surface(means, *factors)
     found = [(row["name"], _values(row, measure), _reach(row[measure])) for row in rows]
     return plots.intervals(found, f"{measure.replace('_', ' ')} (%)")
 
@@ -62,19 +65,22 @@ def _reach(found: dict[str, float | None]) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _factors(rows: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
+def _factors(rows: list[dict[str, Any]]) -> list[Factor]:
     """The options in which rows differ, each with its values in the order of the rows."""
     names = rows[0]["config"] if rows else {}
     values = {name: list(dict.fromkeys(str(row["config"][name]) for row in rows)) for name in names}
     return [(name, found) for name, found in values.items() if len(found) > 1]
 
 
-def _surface(
-    rows: list[dict[str, Any]], factors: list[tuple[str, list[Any]]], measure: str
-) -> Figure:
-    means = {
+def _means(
+    rows: list[dict[str, Any]], factors: list[Factor], measure: str
+) -> dict[tuple[str, ...], float]:
+    """The mean for each combination of the factors' values that there is."""
+    return {
         tuple(str(row["config"][name]) for name, _ in factors): row[measure]["mean"] for row in rows
     }
-    down, across = factors
+
+
+def _surface(means: dict[tuple[str, ...], float], down: Factor, across: Factor) -> Figure:
     values = [[means[a, b] for b in across[1]] for a in down[1]]
     return plots.surface(values, down, across)

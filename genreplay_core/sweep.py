@@ -5,7 +5,8 @@
 
 These networks are small: two runs side by side on one thread each get more done than one run on
 two threads, so a run gets a process and a thread of its own. With a scheduler's address the runs
-go to the workers of a Dask cluster instead (through joblib).
+go to the workers of a Dask cluster instead (through joblib); give each one thread (`dask worker
+ADDRESS --nworkers N --nthreads 1`), for a process does one run at a time.
 
 Each run has its folder in `work`, with a checkpoint after every task; when it ends, its record
 goes to `out/<study>.json` at once. A sweep that was interrupted goes on where it was: finished
@@ -16,7 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,8 @@ from .study import Row, Study
 Job = tuple[Row, int]
 Finished = Callable[[Job, Record, int, int], None]  # (row and seed, record, runs done, runs in all)
 DEATHS = 3  # of workers, with no run finished in between, before a sweep gives up
+PATIENCE = "10s"  # for a scheduler to answer
+ALONE = threading.Lock()
 
 
 def sweep(
@@ -61,24 +67,22 @@ def sweep(
         RuntimeError: workers die again and again.
         OSError: a folder can't be written.
     """
-    out, work = Path(out), Path(work)
+    out, work = Path(out), Path(work).absolute()  # workers may have another current folder
     path = out / f"{wanted.name}.json"
-    records.claim(out)
     done = study.stored(wanted, path)
     command = shlex.join(["genreplay", "sweep", f"{wanted.name}.toml", "--out", str(out)])
-
-    def keep(job: Job, record: Record) -> None:
-        done[job[0].name, job[1]] = record
-        write_json(path, study.result(wanted, done, command))
-        if finished is not None:
-            finished(job, record, len(done), len(wanted.jobs))
-
     missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
-        for job, record in _surviving(missing, work / wanted.name, device, scheduler is None):
-            keep(job, record)
-    write_json(path, study.result(wanted, done, command))
-    return study.result(wanted, done, command)
+        records.claim(out)
+        with _closing(_surviving(missing, work / wanted.name, device)) as ended:
+            for job, record in ended:
+                done[job[0].name, job[1]] = record
+                write_json(path, study.result(wanted, done, command))
+                if finished is not None:
+                    finished(job, record, len(done), len(wanted.jobs))
+    found = study.result(wanted, done, command)
+    write_json(path, found)
+    return found
 
 
 def _backend(workers: int | None, scheduler: str | None, device: str) -> Any:
@@ -99,21 +103,50 @@ def _cluster(scheduler: str) -> Iterator[None]:
     except ImportError:
         raise ValueError("a cluster needs Dask: pip install 'genreplay-core[cluster]'") from None
     try:
-        client = Client(scheduler, timeout="10s")
+        client = Client(scheduler, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise ValueError(f"no Dask scheduler answers at {scheduler} ({error})") from None
-    with client, joblib.parallel_config("dask"):
+    with client, joblib.parallel_config(_dask(client)):
         yield
 
 
+def _dask(client: Any) -> Any:
+    """joblib's Dask backend, which as it is (joblib 1.6) hands over nothing before all runs have
+    ended, and waits for ever once Dask has given up a run whose workers died."""
+    from distributed import KilledWorker
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):
+        supports_return_generator = True
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # joblib would do one job right here
+
+        def submit(self, func: Any, callback: Any = None) -> Future[Any]:
+            future: Future[Any] = super().submit(func, callback)
+            future.add_done_callback(lambda ended: ended.exception() and callback(ended))
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if not isinstance(out, Future):
+                return super().retrieve_result_callback(out)
+            if isinstance(out.exception(), KilledWorker):
+                raise BrokenProcessPool
+            return out.result()
+
+    return Backend(client=client)
+
+
 def _surviving(
-    jobs: Sequence[Job], folder: Path, device: str, streaming: bool
-) -> Iterator[tuple[Job, Record]]:
+    jobs: Sequence[Job], folder: Path, device: str
+) -> Generator[tuple[Job, Record], None, None]:
     """The record of every job as it ends; what a dead worker left is given to another."""
+    parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")
     left, deaths = list(jobs), 0
     while left:
+        calls = [joblib.delayed(_work)(job, folder, device) for job in left]
         try:
-            for job, record in _parallel(left, folder, device, streaming):
+            for job, record in parallel(calls):
                 left.remove(job)
                 deaths = 0
                 yield job, record
@@ -127,28 +160,34 @@ def _surviving(
                 ) from None
 
 
-def _parallel(
-    jobs: Sequence[Job], folder: Path, device: str, streaming: bool
-) -> Iterator[tuple[Job, Record]]:
-    """Run jobs on joblib's backend. One that can't hand over results one by one, as Dask's, gets
-    a seed of every row at a time."""
-    calls = [joblib.delayed(_work)(job, folder, device) for job in jobs]
-    if streaming:
-        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
-        return
-    rows = len({row.name for row, _ in jobs})
-    for start in range(0, len(calls), rows):
-        yield from joblib.Parallel(batch_size=1)(calls[start : start + rows])
+@contextlib.contextmanager
+def _closing(ended: Generator[Any, None, None]) -> Iterator[Iterator[Any]]:
+    """After it, the runs that haven't ended are stopped."""
+    try:
+        yield ended
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib's, of runs that are stopped
+            ended.close()
 
 
 def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
-    """One run, in a worker, on one thread."""
-    torch.set_num_threads(1)
+    """One run, on one thread; others in this process wait, as they share torch's random state."""
     row, seed = job
-    place = folder / study.folder_of(row, seed)
-    try:
-        record = run(row.config(seed), place, resume=True, device=device)
-    except Diverged as error:  # a finding too
-        where = records.environment(pick_device(device))
-        record = {"failed": str(error), "environment": where, "seconds": 0.0}
+    with ALONE, _one_thread():
+        place = folder / study.folder_of(row, seed)
+        try:
+            record = run(row.config(seed), place, resume=True, device=device)
+        except Diverged as error:  # a finding too
+            where = records.environment(pick_device(device))
+            record = {"failed": str(error), "environment": where, "seconds": 0.0}
     return job, record
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from genreplay_core.data import (
     as_float,
     domains,
     gather,
+    held_out,
     identity,
     labelled,
     legend_for,
@@ -165,6 +166,30 @@ def test_tasks_that_do_not_divide_the_classes_are_refused(tasks):
 def test_an_order_that_does_not_name_each_class_once_is_refused(order):
     with refusal(r"must name each of 0\.\.5 once, got \["):
         split(pair(), 2, "class", order=order)
+
+
+# ---------------------------------------------------------------- held out
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.2, 40), (1 / 3, 33), (0.01, 50), (0.5, 25)])
+def test_what_is_held_out_and_what_is_left_are_all_examples_once(fraction, kept):
+    whole = numbered(50)
+    left, held = held_out(whole, fraction)
+    assert (len(left), len(held)) == (kept, 50 - kept)
+    rows = (50 * torch.cat([left.x, held.x])[:, 0, 0, 0]).round().long()
+    assert rows.sort().values.tolist() == list(range(50))
+    assert torch.equal(torch.cat([left.y, held.y]), whole.y[rows])  # images keep their labels
+
+
+def test_what_is_held_out_is_drawn_at_random_and_always_the_same():
+    whole = numbered(300)
+    before = torch.random.get_rng_state()
+    left, held = held_out(whole, 0.5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(1)
+    assert all(same(*pair) for pair in zip(held_out(whole, 0.5), (left, held), strict=True))
+    # a random half takes about as many from the first rows as from the last
+    assert 40 < int((held.x[:, 0, 0, 0] < 0.5).sum()) < 110
 
 
 # ---------------------------------------------------------------- permuted, rotated

@@ -71,6 +71,55 @@ def test_json_comes_back_as_it_was(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text()) == value
 
 
+def test_a_list_of_numbers_stands_on_a_line_and_everything_else_on_its_own(tmp_path):
+    value = {
+        "matrix": [[0.1, -2], [1e-17, 3]],
+        "empty": [],
+        "names": ["a", "b"],
+        "mixed": [1, None],
+    }
+    write_json(tmp_path / "result.json", value)
+    assert (
+        (tmp_path / "result.json").read_text()
+        == """{
+ "matrix": [
+  [ 0.1, -2 ],
+  [ 1e-17, 3 ]
+ ],
+ "empty": [],
+ "names": [
+  "a",
+  "b"
+ ],
+ "mixed": [
+  1,
+  null
+ ]
+}
+"""
+    )
+    assert json.loads((tmp_path / "result.json").read_text()) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ 1,  2 ]",
+        "[\n 1,\n 2\n]",
+        "  two  spaces ",
+        "[",
+        "]",
+        '[\n"',
+        "\\[\n1]",
+        "\u2028[\u20281]",
+    ],
+)
+def test_texts_with_brackets_and_spaces_are_left_as_they_are(tmp_path, text):
+    value = {text: [text, [1, 2], text], "list": [[text], [3], text]}
+    write_json(tmp_path / "result.json", value)
+    assert json.loads((tmp_path / "result.json").read_text()) == value
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
 def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path, value):
     target = tmp_path / "result.json"

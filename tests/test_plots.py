@@ -225,6 +225,108 @@ def test_curves_that_cannot_be_drawn_are_refused(step, accuracy, names, why):
         plots.curves(step, accuracy, names=names)
 
 
+# ---------------------------------------------------------------- intervals
+
+ROWS = [("none", [0.2, 0.25], (0.1, 0.35)), ("conditional", [0.9], None)]
+
+
+def test_each_row_shows_its_seeds_its_interval_and_its_mean_in_percent():
+    (ax,) = plots.intervals(ROWS).axes
+    drawn = [(list(line.get_xdata()), set(line.get_ydata())) for line in ax.lines]
+    assert drawn == [
+        *(([20, 25], {0}), ([10, 35], {0}), ([22.5], {0})),
+        *(([90], {1}), ([90], {1})),  # one seed has no interval
+    ]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["none", "conditional"]
+    assert ax.yaxis_inverted()  # the first row is on top
+    assert ax.get_xlabel() == "average accuracy (%)"
+    assert plots.intervals(ROWS, "forgetting (%)").axes[0].get_xlabel() == "forgetting (%)"
+
+
+def test_the_mean_covers_the_interval_and_the_interval_the_seeds():
+    (ax,) = plots.intervals(ROWS).axes
+    orders = [line.get_zorder() for line in ax.lines[:3]]
+    assert orders == sorted(set(orders))
+
+
+def test_marks_are_lines_from_top_to_bottom_that_the_legend_names():
+    figure = plots.intervals(ROWS, marks={"published": 0.93, "joint": 0.98})
+    (ax,) = figure.axes
+    marks = ax.lines[-2:]
+    assert [list(line.get_xdata()) for line in marks] == [[93, 93], [98, 98]]
+    assert [list(line.get_ydata()) for line in marks] == [[0, 1], [0, 1]]  # parts of the height
+    assert marks[0].get_linestyle() != marks[1].get_linestyle()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["published", "joint"]
+    assert plots.intervals(ROWS).legends == []
+
+
+def test_differences_below_zero_can_be_drawn():
+    (ax,) = plots.intervals([("none", [-0.5], None)]).axes
+    assert list(ax.lines[0].get_xdata()) == [-50]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "at least one row"),
+        ([("a", [], None)], "row 'a' needs"),
+        ([("a", [0.1, np.nan], None)], "row 'a' needs"),
+        ([("a", [[0.1]], None)], "one a seed"),
+        ([("a", 0.1, None)], "one a seed"),
+    ],
+)
+def test_intervals_of_nothing_are_refused(rows, said):
+    with pytest.raises(ValueError, match=said):
+        plots.intervals(rows)
+
+
+# ---------------------------------------------------------------- surface
+
+TABLE = [[0.1, 0.25, 0.5], [0.123, 0.75, 1.0]]
+FACTORS = ("steps", [100, 200]), ("hidden", [8, 16, "wide"])
+
+
+def test_each_cell_of_a_surface_says_its_percentage_in_its_place():
+    (ax,) = plots.surface(TABLE, *FACTORS).axes
+    said = {text.get_position(): text.get_text() for text in ax.texts}  # at (column, row)
+    assert [said[column, 0] for column in range(3)] == ["10.0", "25.0", "50.0"]
+    assert [said[column, 1] for column in range(3)] == ["12.3", "75.0", "100.0"]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("steps", "hidden")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["100", "200"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "wide"]
+
+
+@pytest.mark.parametrize("table", [TABLE, [[0.5] * 3] * 2, [[-0.5, 0.0, 0.5]] * 2])
+def test_the_numbers_of_a_surface_can_be_read(table):
+    (ax,) = plots.surface(table, *FACTORS).axes
+    (image,) = ax.images
+    colours = image.cmap(image.norm(image.get_array()))
+    for text in ax.texts:
+        column, row = text.get_position()
+        assert contrast(text.get_color(), colours[row, column]) > 3.5
+
+
+def test_the_colours_of_a_surface_reach_from_its_smallest_to_its_largest_value():
+    (image,) = plots.surface(TABLE, *FACTORS).axes[0].images
+    assert image.get_clim() == (10, 100)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (TABLE[:1], "expected a value for each pair"),
+        (np.transpose(TABLE), "expected a value for each pair"),
+        ([[0.1, np.nan, 0.5]] * 2, "holds nan or a value outside"),
+        ([[10, 25, 50]] * 2, "expected fractions"),
+        ([[0.1, -1.5, 0.5]] * 2, "expected fractions"),
+    ],
+)
+def test_a_surface_that_cannot_be_is_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        plots.surface(values, *FACTORS)
+
+
 # ---------------------------------------------------------------- style and files
 
 
@@ -232,6 +334,8 @@ FIGURES = {
     "matrices": lambda: plots.matrices({"none": R, "replay": ramp(3)}),
     "dreams": lambda: plots.dreams([("real", np.zeros((2, 4, 4)))]),
     "curves": lambda: plots.curves(STEP, ACCURACY, [300]),
+    "intervals": lambda: plots.intervals(ROWS, marks={"published": 0.93}),
+    "surface": lambda: plots.surface(TABLE, *FACTORS),
 }
 
 
