@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from .privacy import leaks
 from .quality import Judge, assess, judge
 from .records import Record
 from .seeds import mixed, seeded
+
+USUAL = {f.name: f.default for f in fields(Config)}
 
 Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
 
@@ -223,12 +225,12 @@ def run(
         OSError: the folder can't be written.
     """
     described, folder = asdict(config), None if out is None else Path(out)
-    if folder is not None and (done := records.finished(folder, described, resume)) is not None:
+    if folder is not None and (done := records.finished(folder, described, resume, USUAL)):
         return done
     work = Run(config, device, stream)
     if folder is not None:
         records.claim(folder)
-        if resume and (saved := records.load_checkpoint(folder, described)) is not None:
+        if resume and (saved := records.load_checkpoint(folder, described, USUAL)):
             work.restore(saved)
     return _learn(work, folder, progress, after_task)
 

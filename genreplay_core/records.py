@@ -1,6 +1,7 @@
 """The folder of a run, `result.json` and `checkpoint.pt`, and what figures depend on.
 
-A config is a plain dict here. Nothing is read without being held against the config that asks.
+A config is a plain dict here. Nothing is read without being held against the config that asks;
+`usual` says what an option was before there was such an option.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .metrics import summary
 Record = dict[str, Any]
 
 
-def finished(folder: Path, config: dict[str, Any], resume: bool) -> Record | None:
+def finished(
+    folder: Path, config: dict[str, Any], resume: bool, usual: dict[str, Any]
+) -> Record | None:
     """The record in the folder, if it holds this very run and it may be read.
 
     Raises:
@@ -41,7 +44,7 @@ def finished(folder: Path, config: dict[str, Any], resume: bool) -> Record | Non
         raise ValueError(
             f"{result} is damaged, or not the record of one run: choose another folder"
         ) from None
-    _same(config, stored, folder)
+    _same(config, {**usual, **stored}, folder)
     if not resume:
         raise ValueError(
             f"{folder} holds this run already: add --resume to read it, or choose another"
@@ -72,7 +75,9 @@ def save_checkpoint(folder: Path, config: dict[str, Any], saved: dict[str, Any])
         torch.save({"config": config, **saved}, partial)
 
 
-def load_checkpoint(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path, config: dict[str, Any], usual: dict[str, Any]
+) -> dict[str, Any] | None:
     """The "scholar" and "state" of the checkpoint, tensors on the host, or None if there is none.
     Loading runs no code from the file.
 
@@ -92,7 +97,7 @@ def load_checkpoint(folder: Path, config: dict[str, Any]) -> dict[str, Any] | No
         raise ValueError(
             f"{path} is damaged or no checkpoint of ours: remove it to start anew"
         ) from None
-    _same(config, stored, folder)
+    _same(config, {**usual, **stored}, folder)
     return parts
 
 

@@ -285,7 +285,7 @@ def stored(study: Study, path: Path) -> dict[tuple[str, int], Record]:
         raise ValueError(f"{path} holds '{found['study']}', expected '{study.name}'")
     held = {row["name"]: row for row in found["rows"] if row["runs"]}
     where = found["environments"]
-    usual = {f.name: f.default for f in fields(Config) if f.name != "seed"}  # of newer options
+    usual = {f.name: f.default for f in fields(Config) if f.name != "seed"}
     return {
         (row.name, run["seed"]): {**run, "environment": where[run["environment"]]}
         for row in study.rows

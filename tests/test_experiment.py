@@ -288,6 +288,25 @@ class Bomb:
         return type(self.mark).touch, (self.mark,)
 
 
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_run_from_before_an_option_was_there_goes_on_with_its_usual_value(tmp_path, after):
+    interrupted(config(), tmp_path, after)
+    checkpoint, result = tmp_path / "checkpoint.pt", tmp_path / "result.json"
+    saved = torch.load(checkpoint)
+    del saved["config"]["spread"]
+    torch.save(saved, checkpoint)
+    if after == 2:
+        record = json.loads(result.read_text())
+        del record["config"]["spread"]
+        result.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="holds a run with another spread"):
+        learn(config(spread=1.5), tmp_path, resume=True)
+    assert (
+        learn(config(), tmp_path, resume=True)["accuracy_matrix"]
+        == learn(config())["accuracy_matrix"]
+    )
+
+
 def damaged(body: bytes, mark) -> dict[str, bytes]:
     """Checkpoints that are none; `body` is a sound one."""
     torch.save({"config": Bomb(mark)}, mark.with_name("armed.pt"))
