@@ -227,7 +227,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
 
     Returns:
         A figure with a bar as long as each median, a line from quartile to quartile, and the
-        median as a number with three digits.
+        median as a number with four digits.
 
     Raises:
         ValueError: no value; one that is below 0 or nan, or quartiles that don't hold the median.
@@ -246,7 +246,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
     error = np.stack([middle - low, high - middle])
     ax.errorbar(middle, range(len(values)), xerr=error, fmt="none", ecolor=INK, capsize=3)
     for row, (end, value) in enumerate(zip(high, middle, strict=True)):
-        ax.text(end, row, f"  {value:.3g}", color=INK, fontsize=8, va="center")
+        ax.text(end, row, f"  {value:.4g}", color=INK, fontsize=8, va="center")
     ax.invert_yaxis()
     ax.set_xlim(0, 1.1 * high.max() or 1.0)
     ax.set_xlabel(unit, color=INK, fontsize=9)

@@ -20,7 +20,7 @@ import shlex
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def sweep(
     Raises:
         ValueError: bad options; damaged files; a scheduler that can't be reached.
         RuntimeError: workers die again and again.
-        OSError: a folder can't be written.
+        OSError: a folder can't be written; a scheduler is lost.
     """
     out, work = Path(out), Path(work).absolute()  # workers may have another current folder
     path = out / f"{wanted.name}.json"
@@ -74,6 +74,7 @@ def sweep(
     missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
         records.claim(out)
+        _tidy(out, f".{path.name}.*")
         with _closing(_surviving(missing, work / wanted.name, device)) as ended:
             for job, record in ended:
                 done[job[0].name, job[1]] = record
@@ -107,7 +108,10 @@ def _cluster(scheduler: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ValueError(f"no Dask scheduler answers at {scheduler} ({error})") from None
     with client, joblib.parallel_config(_dask(client)):
-        yield
+        try:
+            yield
+        except CancelledError:
+            raise ConnectionError(f"the Dask scheduler at {scheduler} is lost") from None
 
 
 def _dask(client: Any) -> Any:
@@ -175,12 +179,19 @@ def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
     row, seed = job
     with ALONE, _one_thread():
         place = folder / study.folder_of(row, seed)
+        _tidy(place, ".*")
         try:
             record = run(row.config(seed), place, resume=True, device=device)
         except Diverged as error:  # a finding too
             where = records.environment(pick_device(device))
             record = {"failed": str(error), "environment": where, "seconds": 0.0}
     return job, record
+
+
+def _tidy(folder: Path, temporary: str) -> None:
+    """Remove what a process that died while it wrote has left."""
+    for path in folder.glob(temporary):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

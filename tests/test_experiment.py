@@ -288,23 +288,17 @@ class Bomb:
         return type(self.mark).touch, (self.mark,)
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_run_from_before_an_option_was_there_goes_on_with_its_usual_value(tmp_path, after):
-    interrupted(config(), tmp_path, after)
-    checkpoint, result = tmp_path / "checkpoint.pt", tmp_path / "result.json"
-    saved = torch.load(checkpoint)
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_from_before_an_option_was_there_goes_on_with_its_usual_value(tmp_path, ended):
+    learn(config(), tmp_path) if ended else interrupted(config(), tmp_path, 1)
+    file = tmp_path / ("result.json" if ended else "checkpoint.pt")
+    saved = json.loads(file.read_text()) if ended else torch.load(file)
     del saved["config"]["spread"]
-    torch.save(saved, checkpoint)
-    if after == 2:
-        record = json.loads(result.read_text())
-        del record["config"]["spread"]
-        result.write_text(json.dumps(record))
+    file.write_text(json.dumps(saved)) if ended else torch.save(saved, file)
     with pytest.raises(ValueError, match="holds a run with another spread"):
         learn(config(spread=1.5), tmp_path, resume=True)
-    assert (
-        learn(config(), tmp_path, resume=True)["accuracy_matrix"]
-        == learn(config())["accuracy_matrix"]
-    )
+    resumed = learn(config(), tmp_path, resume=True)
+    assert resumed["accuracy_matrix"] == learn(config())["accuracy_matrix"]
 
 
 def damaged(body: bytes, mark) -> dict[str, bytes]:

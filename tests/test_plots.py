@@ -327,6 +327,48 @@ def test_a_surface_that_cannot_be_is_refused(values, said):
         plots.surface(values, *FACTORS)
 
 
+# ---------------------------------------------------------------- bars
+
+MEASURED = {"ours": (48.0, 52.14, 53.5), "bound": (65.0, 66.0, 67.0), "theirs": (14.0, 14.0, 15.5)}
+
+
+def test_bars_are_as_long_as_the_medians_and_stand_in_their_order():
+    ax = plots.bars(MEASURED, "steps per second").axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [52.14, 66.0, 14.0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(MEASURED)
+    assert [round(bar.get_y() + bar.get_height() / 2) for bar in ax.patches] == [0, 1, 2]
+    assert ax.yaxis_inverted()  # the first one is on top
+    assert ax.get_xlabel() == "steps per second"
+
+
+def test_a_line_runs_from_quartile_to_quartile_with_the_median_beyond():
+    ax = plots.bars(MEASURED, "steps per second").axes[0]
+    ends = [line[:, 0] for line in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, [(low, high) for low, _, high in MEASURED.values()])
+    said = {text.get_position(): text.get_text().strip() for text in ax.texts}
+    assert said == {(53.5, 0): "52.14", (67.0, 1): "66", (15.5, 2): "14"}
+    assert ax.get_xlim() == (0, pytest.approx(1.1 * 67))
+
+
+def test_nothing_but_zeros_still_has_an_axis():
+    assert plots.bars({"idle": (0, 0, 0)}, "steps").axes[0].get_xlim() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, "give at least one"),
+        ({"a": (2, 1, 3)}, "'a' has 2, 1, 3, expected quartile, median, quartile"),
+        ({"a": (1, 2, 3), "b": (-1, 0, 1)}, "'b' has -1, 0, 1"),
+        ({"a": (1, np.nan, 3)}, "nan"),
+        ({"a": (1, 2, np.inf)}, "inf"),
+    ],
+)
+def test_bars_that_cannot_be_drawn_are_refused(values, why):
+    with pytest.raises(ValueError, match=why):
+        plots.bars(values, "steps per second")
+
+
 # ---------------------------------------------------------------- style and files
 
 
@@ -336,6 +378,7 @@ FIGURES = {
     "curves": lambda: plots.curves(STEP, ACCURACY, [300]),
     "intervals": lambda: plots.intervals(ROWS, marks={"published": 0.93}),
     "surface": lambda: plots.surface(TABLE, *FACTORS),
+    "bars": lambda: plots.bars(MEASURED, "steps per second"),
 }
 
 
