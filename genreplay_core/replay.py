@@ -182,15 +182,17 @@ class Current:
 
 @dataclass(frozen=True)
 class Both:
-    """Half of the rows from one replay, half from another."""
+    """Rows from one replay and from another in turn, so that each batch holds half and half."""
 
     first: Replay
     second: Replay
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
         halves = self.first(past, now, n - n // 2), self.second(past, now, n // 2)
+        at = torch.arange(n, device=now.x.device)
+        turns = at // 2 + at % 2 * len(halves[0].x)
         pairs = list(zip(*(half[:5] for half in halves), strict=True))
-        return Data(*(torch.cat(pair) for pair in pairs))
+        return Data(*(torch.cat(pair)[turns] for pair in pairs))
 
 
 @dataclass(frozen=True)

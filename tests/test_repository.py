@@ -35,7 +35,7 @@ ORDER = (
         "privacy",
     ),
     *("adapt", "generators", "replay", "regularisers", "capture", "learner", "privacy", "config"),
-    *("experiment", "study", "report", "sweep", "bench", "book", "cli"),
+    *("experiment", "batched", "study", "report", "sweep", "bench", "book", "cli"),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`
 LEARNING_PATH = ("data", "nets", "generators", "replay", "learner", "metrics", "experiment")
