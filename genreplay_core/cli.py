@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, plots, report, study
+from . import __version__, bench, plots, report, study
 from .config import (
     GENERATORS,
     PRECISIONS,
@@ -76,6 +77,7 @@ def _parser() -> Parser:
     _run_command(commands)
     _sweep_command(commands)
     _report_command(commands)
+    _bench_command(commands)
     return parser
 
 
@@ -125,6 +127,24 @@ def _report_command(commands: Any) -> None:
 def _replays() -> str:
     lines = (f"  {name:<20} {arm.about}" for name, arm in REPLAYS.items())
     return "what --replay can be:\n" + "\n".join(lines) + "\n\n"
+
+
+def _bench_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "bench",
+        help="measure how fast a step is, and how fast it could be",
+        description="Steps per second of each generator, held against bare matrix products, "
+        "a textbook's loop and Avalanche, in one run. Let the machine do nothing else.",
+    )
+    command.set_defaults(command=_bench, again=lambda a: "a benchmark begins anew")
+    add: Option = command.add_argument
+    add("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    add("--rounds", type=int, default=9, help="measurements of each; default 9")
+    add("--steps", type=int, default=96, help="of each measurement; default 96")
+    add("--device", default="auto", help="auto, cpu, cuda, mps, xpu; default auto")
+    add("--threads", type=int, help="default: as torch has it")
+    add("--avalanche", metavar="PYTHON", help="of an environment that has avalanche-lib")
+    add("--quick", action="store_true", help="tiny networks: the figures mean nothing")
 
 
 Option = Callable[..., Any]
@@ -324,3 +344,13 @@ def _report(arguments: argparse.Namespace) -> None:
             folder = arguments.out or path.parent
             folder.mkdir(parents=True, exist_ok=True)
             plots.save(report.figure(result), folder / f"{path.stem}.png")
+
+
+# ---------------------------------------------------------------- bench
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    names = ("out", "rounds", "steps", "device", "threads", "avalanche", "quick")
+    chosen = {name: getattr(arguments, name) for name in names}
+    print(bench.table(bench.bench(**chosen, tell=partial(print, flush=True))))
+    print(f"\nbench.json and bench.png are in {arguments.out}")
