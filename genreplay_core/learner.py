@@ -190,8 +190,6 @@ class GenerativeReplay:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.device = pick_device(str(device))
-        if capture:
-            _check_capture(self.device, lr_end)
         self.strategy = strategy or (none() if generator is None else generative())
         self.solver = solver.to(self.device)
         self.generator = None if generator is None else adapted(generator).to(self.device)
@@ -204,10 +202,9 @@ class GenerativeReplay:
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
         self.average, self.generator_average, self.lr_end = average, generator_average, lr_end
-        self.capture = capture
+        self.capture = capture and _capturable(self.device, lr_end)
         self.tasks: list[int] = []  # in the order met
-        self.calls = 0  # of `train_task`: a task that goes on meets new dreams
-        self.observed = 0  # batches, by `observe`
+        self.calls = self.observed = 0  # of `train_task`, so that a task goes on; of `observe`
         self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
         self.kept: Examples | None = None
         self.past_kept: Examples | None = None
@@ -623,11 +620,12 @@ def _old_rows(replay_ratio: float, batch: int) -> int:
     return max(round(batch * replay_ratio), 1 if replay_ratio else 0)
 
 
-def _check_capture(device: torch.device, lr_end: float) -> None:
+def _capturable(device: torch.device, lr_end: float) -> bool:
     if lr_end != 1:
         raise ValueError("a captured step has one learning rate: leave out lr_end, or capture")
     if device.type != "cuda":
         raise ValueError(f"capture needs a CUDA device, got {device.type}: leave it out")
+    return True
 
 
 def _outputs(solver: nn.Module, x: Tensor) -> int:

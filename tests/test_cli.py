@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from genreplay_core import __version__, cli, experiment
+from genreplay_core import __version__, cli, experiment, report
 from genreplay_core import config as configs
 from genreplay_core.cli import MEASURES, main
 from genreplay_core.config import Config
+from genreplay_core.files import write_json
 
 TINY = [
     *("--device", "cpu", "--tasks", "2", "--steps", "3"),
@@ -55,7 +56,7 @@ def test_the_installed_command_is_this_one():
 
 
 def test_every_field_of_a_config_is_an_option_and_the_other_way_round():
-    assert set(options()) - {"command", "out", "resume", "device"} == {
+    assert set(options()) - {"command", "again", "out", "resume", "device"} == {
         field.name for field in fields(Config)
     }
 
@@ -70,7 +71,7 @@ def test_help_lists_every_option_and_ends_well(capsys):
         main(["run", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for name in set(options()) - {"command"}:
+    for name in set(options()) - {"command", "again"}:
         assert f"--{name.replace('_', '-')}" in text
     unbroken = re.sub(r"-\n\s+", "-", text)  # argparse breaks lines at hyphens
     for names in (configs.REPLAYS, configs.GENERATORS, configs.SOLVERS):
@@ -178,15 +179,15 @@ def test_a_bar_is_drawn_only_where_somebody_watches(tmp_path, monkeypatch, capsy
 # ---------------------------------------------------------------- one line on bad input
 
 
-def complaint(argv: list[str], capsys) -> str:
-    """The one line on stderr with which the command line refuses."""
+def complaint(argv: list[str], capsys, command: str = "run", before: str = "") -> str:
+    """The one line on stderr with which the command line refuses; `before` stands on stdout."""
     try:
-        status = main(["run", *argv])
+        status = main([command, *argv])
     except SystemExit as end:
         status = end.code
     printed = capsys.readouterr()
     assert status == 2
-    assert printed.out == ""
+    assert printed.out == before
     assert printed.err.startswith("genreplay: ")
     assert printed.err.endswith("\n")
     assert len(printed.err.splitlines()) == 1
@@ -295,6 +296,178 @@ def test_whoever_stops_a_run_is_told_how_to_go_on(tmp_path, monkeypatch, capsys)
     assert f"--resume --out {tmp_path}" in line
     monkeypatch.undo()
     assert main([*argv, "--resume"]) == 0
+
+
+# ---------------------------------------------------------------- sweep and report
+
+STUDY = """
+title = "Does rehearsal help?"
+question = "Two learners."
+seeds = [0, 1]
+[base]
+tasks = 2
+steps = 3
+batch = 16
+hidden = 8
+[rows.none]
+replay = "none"
+[rows.wild]
+replay = "none"
+lr = 1e30
+steps = 40
+"""
+
+
+def sweep_argv(folder, text: str = STUDY, name: str = "help") -> list[str]:
+    (folder / f"{name}.toml").write_text(text)
+    folders = ["--out", str(folder / "results"), "--work", str(folder / "work")]
+    return [str(folder / f"{name}.toml"), *folders, "--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The result of a sweep."""
+    folder = tmp_path_factory.mktemp("swept")
+    assert main(["sweep", *sweep_argv(folder)]) == 0
+    return json.loads((folder / "results" / "help.json").read_text())
+
+
+@pytest.fixture
+def result(swept, tmp_path):
+    """The file of that result, in a folder of its own."""
+    (tmp_path / "results").mkdir()
+    write_json(tmp_path / "results" / "help.json", swept)
+    return tmp_path / "results" / "help.json"
+
+
+def test_a_sweep_prints_each_run_as_it_ends_and_then_the_table(tmp_path, capsys):
+    more = STUDY.replace("Does rehearsal help?", "And more?").replace("[0, 1]", "[5]")
+    first, *options = sweep_argv(tmp_path)
+    argv = [first, sweep_argv(tmp_path, more, "more")[0], *options]
+    assert main(["sweep", *argv]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert lines[0] == "help: Does rehearsal help?"
+    result = json.loads((tmp_path / "results" / "help.json").read_text())
+    for count, run in zip((1, 3), result["rows"][0]["runs"], strict=True):
+        said = f"{count}/4  none, seed {run['seed']}: {100 * run['average_accuracy']:.2f} %, 0 s"
+        assert re.sub(r"\d+ s$", "0 s", lines[count]) == said
+    assert re.match(r"2/4  wild, seed 0: .*the loss became", lines[2])
+    table = report.table(result).splitlines()
+    assert lines[5 : 5 + len(table)] == table
+    assert "more: And more?" in lines
+    assert (tmp_path / "results" / "more.json").exists()
+
+    assert main(["sweep", *argv]) == 0  # now that all is there
+    again = capsys.readouterr().out.splitlines()
+    assert again == [line for line in lines if not re.match(r"\d/\d  ", line)]
+
+
+MISTAKEN_STUDIES = [
+    (STUDY + "stpes = 3\n", "row 'wild': unknown option 'stpes'"),
+    (STUDY.replace("seeds", "sedes"), "unknown part 'sedes'"),
+    (STUDY.replace("seeds = [0, 1]", ""), "row 'none' needs seeds"),
+    (STUDY + 'replay = "exact"\n', "at line"),  # the second replay in a row
+    ("title", "at"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKEN_STUDIES)
+def test_a_mistaken_study_is_one_line_before_anything_is_run(tmp_path, capsys, text, said):
+    good = sweep_argv(tmp_path, name="good")
+    line = complaint([good[0], *sweep_argv(tmp_path, text)], capsys, "sweep")
+    assert said in line
+    assert "help.toml" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"good.toml", "help.toml"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("--workers 0", "workers must be at least 1, got 0"),
+        ("--device abacus", "device 'abacus'"),
+    ],
+)
+def test_bad_options_of_a_sweep_are_one_line_and_leave_nothing(tmp_path, capsys, asked, said):
+    argv = [*sweep_argv(tmp_path), *asked.split()]
+    assert said in complaint(argv, capsys, "sweep", before="help: Does rehearsal help?\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"help.toml"}
+
+
+def test_a_study_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert "absent.toml" in complaint([str(tmp_path / "absent.toml")], capsys, "sweep")
+    assert "FILE.toml" in complaint([], capsys, "sweep")
+    assert "--workers" in complaint(["absent.toml", "--workers", "many"], capsys, "sweep")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda result: {**result, "study": "other"}, "holds 'other', expected 'help'"),
+        (lambda result: {**result, "rows": None}, "is damaged, or no result of a study"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_one_line_and_stays(tmp_path, capsys, result, change, said):
+    write_json(result, change(json.loads(result.read_text())))
+    held = result.read_bytes()
+    argv = sweep_argv(tmp_path)
+    assert said in complaint(argv, capsys, "sweep", before="help: Does rehearsal help?\n")
+    assert result.read_bytes() == held
+    assert not (tmp_path / "work").exists()
+
+
+def test_whoever_stops_a_sweep_is_told_that_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "sweep", stopped)
+    assert main(["sweep", *sweep_argv(tmp_path)]) == 130
+    assert capsys.readouterr().err == "genreplay: stopped; the same command goes on\n"
+
+
+def test_a_report_prints_the_table_and_draws_the_figure_beside_the_result(result, capsys):
+    assert main(["report", str(result)]) == 0
+    assert capsys.readouterr().out.rstrip() == report.table(json.loads(result.read_text()))
+    assert {path.name for path in result.parent.iterdir()} == {"help.json", "help.png"}
+    assert min(image_size(result.with_suffix(".png"))) > 50
+
+
+def test_the_figures_of_a_report_go_where_they_are_asked_to(tmp_path, result):
+    assert main(["report", str(result), "--out", str(tmp_path / "some" / "figures")]) == 0
+    assert [path.name for path in (tmp_path / "some" / "figures").iterdir()] == ["help.png"]
+    assert [path.name for path in result.parent.iterdir()] == ["help.json"]
+
+
+def test_a_report_of_nothing_finished_has_no_figure(result, swept, capsys):
+    rows = [{**row, "runs": []} for row in swept["rows"]]
+    write_json(result, {**swept, "rows": rows, "finished": 0})
+    assert main(["report", str(result)]) == 0
+    assert "0 of 4 runs are finished" in capsys.readouterr().out
+    assert [path.name for path in result.parent.iterdir()] == ["help.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"runs": {}}'])
+def test_a_result_that_cannot_be_read_is_one_line_before_any_is_shown(
+    tmp_path, result, capsys, content
+):
+    (tmp_path / "bad.json").write_text(content)
+    line = complaint([str(result), str(tmp_path / "bad.json")], capsys, "report")
+    assert "bad.json is damaged, or no result of a study" in line
+    assert "absent.json" in complaint([str(tmp_path / "absent.json")], capsys, "report")
+    assert "FILE.json" in complaint([], capsys, "report")
+    assert [path.name for path in result.parent.iterdir()] == ["help.json"]
+
+
+@pytest.mark.parametrize("command", ["sweep", "report"])
+def test_help_on_studies_lists_every_option(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    names = set(vars(cli._parser().parse_args([command, "file"])))
+    for name in names - {"command", "again", "studies", "results"}:
+        assert f"--{name}" in text
 
 
 # ---------------------------------------------------------------- killed

@@ -22,18 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Each module may import only from those before it.
 ORDER = (
-    *(
-        "seeds",
-        "files",
-        "data",
-        "nets",
-        "datasets",
-        "metrics",
-        "plots",
-        "records",
-        "quality",
-        "privacy",
-    ),
+    *("seeds", "files", "data", "nets", "datasets", "metrics", "plots", "records", "quality"),
     *("adapt", "generators", "replay", "regularisers", "capture", "learner", "privacy", "config"),
     *("experiment", "batched", "study", "report", "sweep", "bench", "book", "cli"),
 )
