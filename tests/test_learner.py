@@ -512,6 +512,66 @@ def test_watching_changes_nothing(seed):
     assert same_bits(*states)
 
 
+# ---------------------------------------------------------------- fast is the same as plain
+
+
+def plain_solver_loss(solver: nn.Module, batch: Data) -> Tensor:
+    """As a textbook writes it; the targets hold the rows' weights already."""
+    log_answer = ((solver(batch.x) + batch.mask) / batch.temperature).log_softmax(1)
+    return -(batch.y * log_answer).sum()
+
+
+def plain_vae_loss(vae: VAE, batch: Data, weight: Tensor) -> Tensor:
+    """Row by row: the encoder for new rows, the known noise for dreams, distributions for KL."""
+    fresh = len(batch.x) if batch.z is None else len(batch.x) - len(batch.z)
+    mean, logvar = vae.encoder(batch.x[:fresh]).chunk(2, 1)
+    latent = mean + (logvar / 2).exp() * torch.randn_like(mean)
+    centre, spread = vae.prior[batch.code].chunk(2, 1)
+    normal = torch.distributions.Normal
+    prior = normal(centre[:fresh], (spread[:fresh] / 2).exp())
+    kl = torch.distributions.kl_divergence(normal(mean, (logvar / 2).exp()), prior).sum(1)
+    if batch.z is not None:
+        dreamt = centre[fresh:] + (spread[fresh:] / 2).exp() * batch.z
+        latent = torch.cat([latent, dreamt])
+    images = vae.decoder(torch.cat([latent, F.one_hot(batch.code, CODES)], 1)).sigmoid()
+    wrong = F.binary_cross_entropy(images, batch.x, reduction="none").flatten(1).sum(1)
+    return ((weight * wrong).sum() + (weight[:fresh] * kl).sum()) / PIXELS
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_twenty_fast_steps_are_twenty_plain_ones_but_for_rounding(align):
+    scholar = scholar_of(
+        lambda: mlp_vae(SHAPE, CODES, 4, 8),
+        lambda: mlp_solver(SHAPE, CODES, 8),
+        strategy=replay.generative(align=align),
+        batch=16,
+    )
+    learn(scholar, 0)
+    plain: list[Any] = copy.deepcopy([scholar.solver, scholar.generator])
+    steps = [torch.optim.Adam(n.parameters(), 1e-3, fused=False, foreach=False) for n in plain]
+    for own, old in zip(steps, (scholar.optimiser, scholar.generator.optimiser), strict=True):
+        own.load_state_dict(copy.deepcopy(old.state_dict()))
+        for group in own.param_groups:
+            group.update(fused=False, foreach=False)
+    spy, noise = Spy(scholar), []
+    step = scholar.generator_step
+    scholar.generator_step = lambda *args: noise.append(torch.get_rng_state()) or step(*args)
+    learn(scholar, 1, steps=20)
+    for at, state in enumerate(noise):
+        losses = [plain_solver_loss(plain[0], spy.solver[at][0])]
+        with torch.random.fork_rng():
+            torch.set_rng_state(state)
+            losses.append(plain_vae_loss(plain[1], *spy.generator[at]))
+        for optimiser, loss in zip(steps, losses, strict=True):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    assert len(noise) == 20
+    for network, ours in zip(plain, (scholar.solver, scholar.generator), strict=True):
+        for a, b in zip(network.parameters(), ours.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-4)
+
+
 # ---------------------------------------------------------------- averaged weights, falling rates
 
 
