@@ -110,6 +110,7 @@ def _sweep_command(commands: Any) -> None:
     add("--work", type=Path, default=Path("runs/sweep"), metavar="DIR", help="default runs/sweep")
     add("--workers", type=int, metavar="N", help="runs side by side; default one on each core")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, to run there")
+    add("--together", action="store_true", help="learn a row's seeds as one batched run")
     add("--device", default="auto", help="auto, cpu, cuda, mps, xpu; default auto")
 
 
@@ -331,6 +332,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             scheduler=arguments.scheduler,
             device=arguments.device,
+            together=arguments.together,
             finished=say,
         )
         print(report.table(result) + "\n", flush=True)

@@ -42,7 +42,10 @@ from .metrics import interval
 from .records import Record
 
 MEASURES = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer")
-FOUND = ("accuracy_matrix", "tasks", "curve", "quality", "privacy", "seconds", "steps_per_second")
+FOUND = (
+    *("accuracy_matrix", "tasks", "curve", "quality", "privacy"),
+    *("together", "seconds", "steps_per_second"),
+)
 PARTS = {"title", "question", "seeds", "base", "rows", "grid"}
 
 

@@ -8,6 +8,9 @@ two threads, so a run gets a process and a thread of its own. With a scheduler's
 go to the workers of a Dask cluster instead (through joblib); give each one thread (`dask worker
 ADDRESS --nworkers N --nthreads 1`), for a process does one run at a time.
 
+With `together`, the seeds of a row are learned as one batched run where that can be done (see
+`batched.py`): on an accelerator, which such small networks leave idle, that may be faster.
+
 Each run has its folder in `work`, with a checkpoint after every task; when it ends, its record
 goes to `out/<study>.json` at once. A sweep that was interrupted goes on where it was: finished
 runs are read, begun runs are resumed. If a worker dies, its run is resumed by another.
@@ -16,6 +19,7 @@ runs are read, begun runs are resumed. If a worker dies, its run is resumed by a
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import threading
 import warnings
@@ -29,6 +33,7 @@ import joblib
 import torch
 
 from . import records, study
+from .batched import obstacle, run_together
 from .experiment import run
 from .files import write_json
 from .learner import Diverged
@@ -51,6 +56,7 @@ def sweep(
     workers: int | None = None,
     scheduler: str | None = None,
     device: str = "auto",
+    together: bool = False,
     finished: Finished | None = None,
 ) -> dict[str, Any]:
     """Run what is missing of a study, and return its result, as `out/<study>.json` holds it.
@@ -60,12 +66,12 @@ def sweep(
         workers: runs side by side; None for one on each core, or one on an accelerator.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
         device: see `nets.pick_device`.
+        together: learn the seeds of a row as one batched run, in this process.
         finished: called whenever a run has ended.
 
     Raises:
         ValueError: bad options; damaged files; a scheduler that can't be reached.
-        RuntimeError: workers die again and again.
-        OSError: a folder can't be written; a scheduler is lost.
+        RuntimeError: workers die again and again. OSError: a folder can't be written.
     """
     out, work = Path(out), Path(work).absolute()  # workers may have another current folder
     path = out / f"{wanted.name}.json"
@@ -75,7 +81,7 @@ def sweep(
     with _backend(workers, scheduler, device):
         records.claim(out)
         _tidy(out, f".{path.name}.*")
-        with _closing(_surviving(missing, work / wanted.name, device)) as ended:
+        with _closing(_ending(missing, work / wanted.name, device, together)) as ended:
             for job, record in ended:
                 done[job[0].name, job[1]] = record
                 write_json(path, study.result(wanted, done, command))
@@ -115,16 +121,14 @@ def _cluster(scheduler: str) -> Iterator[None]:
 
 
 def _dask(client: Any) -> Any:
-    """joblib's Dask backend, which as it is (joblib 1.6) hands over nothing before all runs have
-    ended, and waits for ever once Dask has given up a run whose workers died."""
+    """joblib's Dask backend, which as it is (joblib 1.6) waits for ever once Dask has given up a
+    run whose workers died, and stays in this process if the cluster has a single core."""
     from distributed import KilledWorker
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
-        supports_return_generator = True
-
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # joblib would do one job right here
+            return max(2, super().effective_n_jobs(n_jobs))  # 1 would mean: right here
 
         def submit(self, func: Any, callback: Any = None) -> Future[Any]:
             future: Future[Any] = super().submit(func, callback)
@@ -139,6 +143,30 @@ def _dask(client: Any) -> Any:
             return out.result()
 
     return Backend(client=client)
+
+
+def _ending(
+    jobs: Sequence[Job], folder: Path, device: str, together: bool
+) -> Generator[tuple[Job, Record], None, None]:
+    """The record of every job as it ends."""
+    left = list(jobs)
+    for job, record in _together(jobs, device) if together else ():
+        left.remove(job)
+        yield job, record
+    yield from _surviving(left, folder, device)
+
+
+def _together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, Record]]:
+    """The records of what can be learned together, a row at a time."""
+    for row in {row.name: row for row, _ in jobs}.values():
+        seeds = [seed for other, seed in jobs if other.name == row.name]
+        if len(seeds) < 2 or obstacle(row.config(0)) is not None:
+            continue
+        try:
+            found = run_together([row.config(seed) for seed in seeds], device=device)
+        except Diverged:  # whose loss it was shows when they run one by one
+            continue
+        yield from (((row, s), record) for s, record in zip(seeds, found, strict=True))
 
 
 def _surviving(
@@ -176,12 +204,17 @@ def _closing(ended: Generator[Any, None, None]) -> Iterator[Iterator[Any]]:
 
 def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
     """One run, on one thread; others in this process wait, as they share torch's random state."""
-    row, seed = job
+    (row, seed), parent = job, os.getppid()
+
+    def progress(task: int, tasks: int, part: float) -> None:
+        if os.getppid() != parent:  # who asked for this run is gone
+            os._exit(1)
+
     with ALONE, _one_thread():
         place = folder / study.folder_of(row, seed)
         _tidy(place, ".*")
         try:
-            record = run(row.config(seed), place, resume=True, device=device)
+            record = run(row.config(seed), place, resume=True, device=device, progress=progress)
         except Diverged as error:  # a finding too
             where = records.environment(pick_device(device))
             record = {"failed": str(error), "environment": where, "seconds": 0.0}
