@@ -19,6 +19,7 @@ runs are read, begun runs are resumed. If a worker dies, its run is resumed by a
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import shlex
 import threading
@@ -74,21 +75,27 @@ def sweep(
         RuntimeError: workers die again and again. OSError: a folder can't be written.
     """
     out, work = Path(out), Path(work).absolute()  # workers may have another current folder
-    path = out / f"{wanted.name}.json"
-    done = study.stored(wanted, path)
-    command = shlex.join(["genreplay", "sweep", f"{wanted.name}.toml", "--out", str(out)])
+    done = study.stored(wanted, out / f"{wanted.name}.json")
     missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
         records.claim(out)
-        _tidy(out, f".{path.name}.*")
+        _tidy(out, f".{wanted.name}.json.*")
         with _closing(_ending(missing, work / wanted.name, device, together)) as ended:
             for job, record in ended:
                 done[job[0].name, job[1]] = record
-                write_json(path, study.result(wanted, done, command))
+                _kept(wanted, done, out, together)
                 if finished is not None:
                     finished(job, record, len(done), len(wanted.jobs))
-    found = study.result(wanted, done, command)
-    write_json(path, found)
+    return _kept(wanted, done, out, together)
+
+
+def _kept(
+    wanted: Study, done: dict[tuple[str, int], Record], out: Path, together: bool
+) -> dict[str, Any]:
+    """The result so far, which is written down."""
+    asked = [f"{wanted.name}.toml", "--out", str(out), *["--together"] * together]
+    found = study.result(wanted, done, shlex.join(["genreplay", "sweep", *asked]))
+    write_json(out / f"{wanted.name}.json", found)
     return found
 
 
@@ -205,9 +212,10 @@ def _closing(ended: Generator[Any, None, None]) -> Iterator[Iterator[Any]]:
 def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
     """One run, on one thread; others in this process wait, as they share torch's random state."""
     (row, seed), parent = job, os.getppid()
+    in_a_pool = multiprocessing.parent_process() is not None
 
     def progress(task: int, tasks: int, part: float) -> None:
-        if os.getppid() != parent:  # who asked for this run is gone
+        if in_a_pool and os.getppid() != parent:  # who asked for this run is gone
             os._exit(1)
 
     with ALONE, _one_thread():

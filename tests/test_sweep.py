@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -371,7 +372,7 @@ def doomed(config, *args, **options):
     def die(task, tasks, fraction):
         if (config.replay, config.seed) == ("exact", 1) and task == 1 and fraction >= 0.5:
             os.kill(os.getpid(), signal.SIGKILL)
-    return learn(config, *args, progress=die, **options)
+    return learn(config, *args, **{**options, "progress": die})
 
 sweep.run = doomed
 cli.main(["sweep", *sys.argv[1:], "--workers", "1", "--device", "cpu"])
@@ -456,6 +457,7 @@ def test_seeds_may_be_learned_together_where_that_can_be_done(tmp_path, monkeypa
     assert {job: job in JOBS for job in ended} == dict.fromkeys(JOBS, True)
     shared = [run.get("together") for row in result["rows"] for run in row["runs"]]
     assert shared == [2, 2, None, None]
+    assert result["command"].endswith(" --together")
 
 
 def test_a_row_that_diverges_together_is_run_one_by_one(tmp_path, monkeypatch):
@@ -472,13 +474,19 @@ def test_a_single_seed_has_none_to_be_learned_with(tmp_path):
     assert all("together" not in run for row in result["rows"] for run in row["runs"])
 
 
-def test_a_worker_ends_when_nobody_waits_for_it(tmp_path, monkeypatch):
-    ended, parents = [], iter([1, 1, 2])
-    monkeypatch.setattr(sweep.os, "getppid", lambda: next(parents, 2))
-    monkeypatch.setattr(sweep.os, "_exit", ended.append)
-    row = tiny(tmp_path).rows[0]
-    work((row, 0), tmp_path, "cpu")
-    assert set(ended) == {1}
+def test_a_worker_stops_when_its_pool_is_gone(tmp_path, monkeypatch):
+    def leave(status):
+        raise SystemExit(status)
+
+    parents = iter(range(1, 1000))
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))  # another one at every look
+    monkeypatch.setattr(os, "_exit", leave)
+    job = tiny(tmp_path).jobs[0]
+    assert "accuracy_matrix" in work(job, tmp_path / "own", "cpu")[1]  # a process of its own stays
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the pool")
+    with pytest.raises(SystemExit):
+        work(job, tmp_path / "pool", "cpu")
+    assert hidden(tmp_path) == []
 
 
 # ---------------------------------------------------------------- a cluster
