@@ -70,9 +70,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment as it was declared."""
+    """An experiment as it was declared. source: the file, as it was named."""
 
     name: str
+    source: str
     title: str
     question: str
     rows: tuple[Row, ...]
@@ -102,12 +103,12 @@ def read(path: str | Path) -> Study:
     path = Path(path)
     try:
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _study(path.stem, declared)
+        return _study(path, declared)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _study(name: str, declared: dict[str, Any]) -> Study:
+def _study(path: Path, declared: dict[str, Any]) -> Study:
     if unknown := declared.keys() - PARTS:
         raise ValueError(f"unknown part '{min(unknown)}': a study has {', '.join(sorted(PARTS))}")
     texts = {part: declared.get(part) for part in ("title", "question")}
@@ -125,7 +126,7 @@ def _study(name: str, declared: dict[str, Any]) -> Study:
     if len({row.name for row in found}) < len(found):
         raise ValueError("the grid names a value twice")
     words = {part: " ".join(str(text).split()) for part, text in texts.items()}
-    return Study(name, **words, rows=tuple(found))
+    return Study(path.stem, path.as_posix(), **words, rows=tuple(found))
 
 
 def _table(parts: dict[str, Any], name: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _kept(
     wanted: Study, done: dict[tuple[str, int], Record], out: Path, together: bool
 ) -> dict[str, Any]:
     """The result so far, which is written down."""
-    asked = [f"{wanted.name}.toml", "--out", str(out), *["--together"] * together]
+    asked = [wanted.source, "--out", out.as_posix(), *["--together"] * together]
     found = study.result(wanted, done, shlex.join(["genreplay", "sweep", *asked]))
     write_json(out / f"{wanted.name}.json", found)
     return found

@@ -24,7 +24,7 @@ def result(**rows):
     declared = [
         study.Row(name, options, tuple(runs) or (0,)) for name, (options, runs) in rows.items()
     ]
-    wanted = study.Study("s", "Which is best?", "Is it?", tuple(declared))
+    wanted = study.Study("s", "s.toml", "Which is best?", "Is it?", tuple(declared))
     found = {(name, seed): r for name, (_, runs) in rows.items() for seed, r in runs.items()}
     return study.result(wanted, found, "again")
 

@@ -110,7 +110,8 @@ def test_a_sweep_finds_what_each_run_alone_finds(swept, alone):
 def test_what_a_sweep_returns_is_what_its_file_holds(swept):
     assert result_in(swept.folder) == swept.result
     assert (swept.result["finished"], swept.result["wanted"]) == (4, 4)
-    assert swept.result["command"] == f"genreplay sweep tiny.toml --out {swept.folder / 'out'}"
+    file, out = swept.folder / "tiny.toml", swept.folder / "out"
+    assert swept.result["command"] == f"genreplay sweep {file} --out {out}"
     assert [path.name for path in (swept.folder / "out").iterdir()] == ["tiny.json"]
 
 
