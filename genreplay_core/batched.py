@@ -233,7 +233,7 @@ class Cohort(GenerativeReplay):
 def obstacle(config: Config) -> str | None:
     """What keeps several seeds of this config from being learned together, or None."""
     usual: dict[str, Any] = {"regulariser": None, "precision": "float32"}
-    usual |= {"curve_every": 0, "quality": False, "privacy": False}
+    usual |= {"curve_every": 0, "quality": False, "privacy": False, "task_free": False}
     for name, value in usual.items():
         if getattr(config, name) != value:
             return f"seeds learned together can't have {name} {getattr(config, name)}"

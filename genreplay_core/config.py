@@ -51,11 +51,12 @@ REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
 ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
     "train_examples",
+    "snapshot_every",
     *("generator_lr", "spread"),
     *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
 NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
-AT_MOST_ONE = ("importance", "generator_importance")
+AT_MOST_ONE = ("importance", "generator_importance", "blur")
 PARTS = ("average", "generator_average", "validation")
 WEIGHTS = ("lr_end",)
 
@@ -167,6 +168,8 @@ class Config:
         is to differ. latent_dim, critic_steps: of the generator;
         None keeps its own default. lr, generator_lr: learning rates of Adam.
     regulariser: "ewc", "si" or None, with its strength.
+    task_free: tell the learner nothing of tasks; it freezes itself every `snapshot_every` batches.
+    blur: the part of a task's time in which it passes into the next, if task_free.
     average, generator_average, lr_end: see `GenerativeReplay`.
     validation: the part of the training examples that is held out and judged by, instead of the
         test set: for choosing settings.
@@ -209,6 +212,9 @@ class Config:
     average: float = 0.0
     generator_average: float = 0.0
     lr_end: float = 1.0
+    task_free: bool = False
+    blur: float = 0.0
+    snapshot_every: int = 500
     precision: str = "float32"
     validation: float = 0.0
     curve_every: int = 0
@@ -242,24 +248,43 @@ class Config:
 
     def _check(self) -> None:
         _known("labels", self.labels or "", ("hard", "soft", "code"))
-        arm = REPLAYS[self.replay]
-        if self.labels == "code" and not arm.coded:
-            raise ValueError(
-                f"replay '{self.replay}' doesn't know its rows' classes: leave out labels 'code'"
-            )
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
-        if self.align and not arm.conditional:
-            raise ValueError("align needs a conditional generator: use replay 'conditional'")
-        if self.best_of > 1 and not arm.conditional:
-            raise ValueError("best_of needs a conditional generator: use replay 'conditional'")
-        if self.privacy and not arm.dreams and build_strategy(self).stored == 0:
-            raise ValueError("privacy is measured of dreams or of stored examples: there are none")
-        takes = inspect.signature(GENERATORS[self.generator]).parameters
-        for name, own in SIZES.items():
-            if arm.dreams and getattr(self, name) is not None and own not in takes:
-                raise ValueError(f"generator '{self.generator}' has no {name}: leave it out")
+        _check_replay(self)
+        if self.task_free:
+            _check_task_free(self)
         _check_numbers(self)
+
+
+def _check_replay(config: Config) -> None:
+    arm, takes = REPLAYS[config.replay], inspect.signature(GENERATORS[config.generator]).parameters
+    if config.labels == "code" and not arm.coded:
+        raise ValueError(
+            f"replay '{config.replay}' doesn't know its rows' classes: leave out labels 'code'"
+        )
+    asked = {"align": config.align, "best_of": config.best_of > 1}
+    for name, wanted in asked.items():
+        if wanted and not arm.conditional:
+            raise ValueError(f"{name} needs a conditional generator: use replay 'conditional'")
+    if config.privacy and not arm.dreams and build_strategy(config).stored == 0:
+        raise ValueError("privacy is measured of dreams or of stored examples: there are none")
+    for name, own in SIZES.items():
+        if arm.dreams and getattr(config, name) is not None and own not in takes:
+            raise ValueError(f"generator '{config.generator}' has no {name}: leave it out")
+
+
+def _check_task_free(config: Config) -> None:
+    if config.tasks < 2 or config.steps is None:
+        raise ValueError("task_free needs two tasks or more, and a budget in steps")
+    ends = ("generator_steps", "regulariser", "average", "generator_average", "lr_end")
+    usual = {f.name: f.default for f in fields(config)}
+    for name in ends:
+        if getattr(config, name) != usual[name]:
+            raise ValueError(f"{name} needs the ends of tasks: leave it out, or task_free")
+    if build_strategy(config).stored != 0:
+        raise ValueError(
+            f"replay '{config.replay}' stores at the ends of tasks: leave out task_free"
+        )
 
 
 def _check_numbers(config: Config) -> None:

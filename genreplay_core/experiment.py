@@ -27,7 +27,7 @@ from .config import REPLAYS, Config, build_scholar, build_stream
 from .data import Examples, Stream, Task
 from .files import write_json
 from .generators import sample
-from .learner import BLOCK, accuracy
+from .learner import BLOCK, Diverged, Watch, accuracy
 from .metrics import summary
 from .privacy import leaks
 from .quality import Judge, assess, judge
@@ -79,7 +79,6 @@ class Run:
         if not state.matrix:
             state.matrix.append(self.accuracies(len(self.stream)))
         task, last = len(state.matrix) - 1, 0
-        share = task + 1 if REPLAYS[config.replay].cumulative else 1
 
         def watch(done: int, total: int) -> None:
             nonlocal last
@@ -90,6 +89,21 @@ class Run:
             if progress is not None:
                 progress(task, len(self.stream), done / total)
 
+        learn = self._without_boundaries if config.task_free else self._with_boundaries
+        learn(task, watch)
+        state.matrix.append(self.accuracies(len(self.stream)))
+        if self.scholar.generator is not None:
+            state.dreams.append(self._dreams(20))
+            if config.quality:
+                state.quality.append(self._quality())
+        if config.privacy and task + 1 == len(self.stream):
+            state.privacy = self._privacy()
+        state.seconds += time.perf_counter() - begun
+
+    def _with_boundaries(self, task: int, watch: Watch) -> None:
+        """Learn a task that is told to be one."""
+        config = self.config
+        share = task + 1 if REPLAYS[config.replay].cumulative else 1
         trained = self.scholar.train_task(
             self.stream[task].train,
             task,
@@ -100,16 +114,39 @@ class Run:
             watch=watch,
             watch_every=math.gcd(config.curve_every, BLOCK),  # so that no point is jumped over
         )
-        state.matrix.append(self.accuracies(len(self.stream)))
-        if self.scholar.generator is not None:
-            state.dreams.append(self._dreams(20))
-            if config.quality:
-                state.quality.append(self._quality())
-        if config.privacy and task + 1 == len(self.stream):
-            state.privacy = self._privacy()
-        state.steps += len(trained.solver_loss)
-        state.training_seconds += trained.seconds
-        state.seconds += time.perf_counter() - begun
+        self.state.steps += len(trained.solver_loss)
+        self.state.training_seconds += trained.seconds
+
+    def _without_boundaries(self, task: int, watch: Watch) -> None:
+        """Learn the batches that come while this is the task, in a stream that says nothing."""
+        config, scholar, steps = self.config, self.scholar, self.config.steps or 0
+        first, last = max(task - 1, 0), min(task + 1, len(self.stream) - 1)
+        near = {t: self.stream[t].train.to(scholar.device) for t in range(first, last + 1)}
+        begun, losses = time.perf_counter(), []
+        for step in range(steps):
+            with seeded(config.seed, 4, scholar.observed):
+                x, y = self._drifting(near, task + step / steps)
+            every, ratio = config.snapshot_every, config.replay_ratio
+            losses.append(scholar.observe(x, y, snapshot_every=every, replay_ratio=ratio))
+            watch(step + 1, steps)
+        if not torch.stack(losses).isfinite().all():
+            raise Diverged(f"the loss became nan or infinite in task {task}: lower the rate")
+        self.state.steps += steps
+        self.state.training_seconds += time.perf_counter() - begun
+
+    def _drifting(self, near: dict[int, Examples], at: float) -> tuple[Tensor, Tensor]:
+        """A batch at the time `at`, in tasks. Within `blur / 2` of a boundary, rows of the task
+        that begins come in place of those of the one that ends, more and more of them."""
+        config, n, device = self.config, self.config.batch, self.scholar.device
+        boundary = min(max(round(at), 1), len(self.stream) - 1)
+        gone = (at - boundary) / config.blur + 0.5 if config.blur else float(at >= boundary)
+        parts = []
+        for examples in (near[boundary - 1], near[boundary]):
+            parts.append(examples[torch.randint(len(examples), (n,), device=device)])
+        later = torch.rand(n, device=device) < gone
+        over_pixels = later.view(-1, *[1] * (parts[0].x.dim() - 1))
+        x = torch.where(over_pixels, parts[1].x, parts[0].x)
+        return x, torch.where(later, parts[1].y, parts[0].y)
 
     def _dreams(self, n: int) -> Tensor:
         """n dreams (n, *shape) as bytes, of all classes met in turn if that can be asked for."""

@@ -17,7 +17,9 @@ import torch
 from genreplay_core import __version__, experiment
 from genreplay_core.config import Config, build_stream
 from genreplay_core.experiment import run
+from genreplay_core.learner import Diverged
 from genreplay_core.metrics import summary
+from genreplay_core.seeds import seeded
 
 
 def config(**changes) -> Config:
@@ -161,6 +163,58 @@ def test_a_class_order_is_kept_whatever_the_seed():
     assert stream.names == ("3 1 4 5 9", "2 6 8 7 0")
 
 
+# ---------------------------------------------------------------- without task boundaries
+
+
+def shares(blur: float, times: list[float]) -> list[float]:
+    """The share of rows of the second of three tasks in a batch at each time, in tasks."""
+    chosen = Config(tasks=2, task_free=True, blur=blur, batch=2000, hidden=8)
+    work = experiment.Run(chosen, device="cpu")
+    near = {t: work.stream[t].train for t in range(2)}
+    found = []
+    for at in times:
+        with seeded(0):
+            x, y = work._drifting(near, at)
+        assert x.shape == (2000, 1, 8, 8)
+        found.append(float((y >= 5).float().mean()))
+    return found
+
+
+def test_a_sharp_boundary_changes_all_rows_at_once():
+    assert shares(0.0, [0.0, 0.4, 0.999, 1.0, 1.5, 1.999]) == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_blurred_boundary_mixes_the_tasks_around_it():
+    found = shares(0.8, [0.0, 0.55, 0.8, 1.0, 1.2, 1.45])
+    assert [found[0], found[1], found[5]] == [0, 0, 1]
+    assert found[2:5] == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+
+
+def test_the_rows_of_a_blurred_batch_keep_their_own_labels():
+    work = experiment.Run(Config(tasks=2, task_free=True, blur=1.0, hidden=8), device="cpu")
+    near = {t: work.stream[t].train for t in range(2)}
+    x, y = work._drifting(near, 1.0)
+    for image, code in zip(x, y, strict=True):
+        same = near[int(code) // 5]
+        at = (same.x == image).flatten(1).all(1).nonzero()[:, 0]
+        assert int(code) in same.y[at]
+
+
+def test_a_learner_that_is_told_nothing_freezes_itself_and_remembers():
+    chosen = config(task_free=True, blur=0.5, steps=60, snapshot_every=20, importance=0.5)
+    work = experiment.Run(chosen, device="cpu")
+    for _ in work.stream:
+        work.step_task()
+    assert work.scholar.tasks == list(range(6))
+    assert (work.state.steps, len(work.state.matrix)) == (120, 3)
+    assert work.state.matrix[1][0] > 0.5
+
+
+def test_a_loss_that_is_lost_without_boundaries_is_said_with_its_task():
+    with pytest.raises(Diverged, match="in task 0"):
+        learn(config(task_free=True, replay="none", lr=1e30))
+
+
 # ---------------------------------------------------------------- stopped and resumed
 
 
@@ -188,6 +242,7 @@ RESUMED = {
     "si": {"replay": "none", "regulariser": "si"},
     "ewc": {"replay": "none", "regulariser": "ewc", "scenario": "task"},
     "reset optimisers": {"replay": "generative", "reset_optimisers": True},
+    "task-free": {"replay": "conditional", "task_free": True, "blur": 0.5, "snapshot_every": 2},
 }
 
 
