@@ -184,6 +184,7 @@ def _replay_options(group: Any) -> None:
     both = argparse.BooleanOptionalAction
     add("--align", action=both, help="replay alignment; default for conditional replay")
     add("--spread", type=float, default=1.0, help="deviation of the dreams' noise; default 1")
+    add("--sharpen", type=float, default=1.0, help="contrast of the solver's dreams; default 1")
     add("--best-of", type=int, default=1, help="dreams for each that is used; default 1")
     add("--anew", action="store_true", help="begin each task with untrained networks")
     add("--per-class", type=int, default=100, help="examples kept by 'stored'; default 100")

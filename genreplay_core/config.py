@@ -52,7 +52,7 @@ ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
     "train_examples",
     "snapshot_every",
-    *("generator_lr", "spread"),
+    *("generator_lr", "spread", "sharpen"),
     *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
 NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
@@ -89,7 +89,8 @@ class Arm:
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
-    return replay.generative(label, bool(config.align), config.spread, config.best_of)
+    chosen = {name: getattr(config, name) for name in ("spread", "sharpen", "best_of")}
+    return replay.generative(label, bool(config.align), **chosen)
 
 
 def _stored(label: Label, config: Config) -> Strategy:
@@ -160,7 +161,7 @@ class Config:
     steps, generator_steps: budgets for each task; epochs: instead of steps.
     importance: r, or None for 1/t; generator_importance: the generator's, if it is to differ.
     replay_ratio: replayed rows per new row.
-    align, spread, best_of: see `replay.Generative`; conditional replay aligns by default.
+    align, spread, sharpen, best_of: see `replay.Generative`; conditional replay aligns by default.
     anew: does each task begin with untrained networks?
     per_class: stored examples a class, for `replay="stored"`.
     class_order: instead of a random order by `seed`.
@@ -196,6 +197,7 @@ class Config:
     replay_ratio: float = 1.0
     align: bool | None = None
     spread: float = 1.0
+    sharpen: float = 1.0
     best_of: int = 1
     anew: bool = False
     per_class: int = 100

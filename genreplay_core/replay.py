@@ -113,6 +113,8 @@ class Generative:
         image anew: replay alignment (Wu et al. 2018, MeRGAN, for GANs). Useless without classes,
         for then the same noise would have to make new images too.
     spread: the noise's standard deviation. Above 1, dreams are less typical of their class.
+    sharpen: contrast of the dreams, by which the logits of their pixels are multiplied. A VAE
+        dreams the mean of what it has in mind, greyer than any image it has seen.
     best_of: how many images are dreamt for each that is used, the one whose label agrees best
         with the class that was asked for. Needs a conditional generator.
     """
@@ -120,6 +122,7 @@ class Generative:
     label: Label = Soft()
     align: bool = False
     spread: float = 1.0
+    sharpen: float = 1.0
     best_of: int = 1
 
     def __call__(self, past: Past, now: Data, n: int) -> Data:
@@ -127,7 +130,10 @@ class Generative:
             raise ValueError("this strategy dreams: give GenerativeReplay a generator")
         code = past.draw_codes(n).repeat(self.best_of)
         z = self.spread * noise_for(past.generator, len(code))
-        dreams = self.label(past, dream(past.generator, z, code), code)
+        x = dream(past.generator, z, code)
+        if self.sharpen != 1:
+            x = (self.sharpen * x.logit(1e-6)).sigmoid()
+        dreams = self.label(past, x, code)
         if self.best_of > 1:
             rows = _best(past, dreams, n)
             dreams, z = Data(*(part[rows] for part in dreams[:5])), z[rows]
@@ -263,15 +269,17 @@ def generative(
     label: Label = Soft(),
     align: bool = False,
     spread: float = 1.0,
+    sharpen: float = 1.0,
     best_of: int = 1,
     **changes: Any,
 ) -> Strategy:
     """Deep generative replay (Shin et al. 2017): solver and generator rehearse the same dreams.
+    Sharpened dreams are for the solver alone, or each generation would sharpen the last.
 
     With a conditional generator this is conditional, class-balanced replay.
     """
-    replay = Generative(label, align, spread, best_of)
-    return replace(Strategy(replay, replay), **changes)
+    replay = Generative(label, align, spread, sharpen, best_of)
+    return replace(Strategy(replay, replace(replay, sharpen=1.0)), **changes)
 
 
 def stored(per_class: int = 100, label: Label = ByCode()) -> Strategy:

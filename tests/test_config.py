@@ -56,6 +56,7 @@ def options(kind: str, names) -> list:
         *options("importance", (0,)),
         *options("generator_importance", (0.7,)),
         *options("spread", (1.3,)),
+        *options("sharpen", (1.5,)),
         *options("task_free", (True,)),
         *[pytest.param({"align": value}, id=f"align-{value}") for value in (True, False)],
         pytest.param({"generator": "wgan", "critic_steps": 2, "latent_dim": 5}, id="sizes"),

@@ -30,6 +30,7 @@ STRATEGIES = {
     "generative, hard": replay.generative(Hard()),
     "generative, by code": replay.generative(ByCode()),
     "generative, aligned": replay.generative(align=True),
+    "generative, sharpened": replay.generative(align=True, sharpen=1.5),
     "generative, best of 3": replay.generative(align=True, best_of=3),
     "stored": replay.stored(3),
     "stored, soft": replay.stored(3, Soft()),
@@ -326,6 +327,18 @@ def test_a_wider_spread_scales_the_noise():
             replay.generative(align=True, spread=spread).solver(past, new_rows(past), 9).z
         )
     torch.testing.assert_close(noises[1], 1.5 * noises[0])
+
+
+def test_sharpened_dreams_have_their_logits_multiplied_and_are_for_the_solver_alone():
+    past = past_of(generators=(Painter(FROZEN), Painter(LIVE)))
+    strategy = replay.generative(sharpen=2.0)
+    odds = []
+    for rehearse in (strategy.solver, strategy.generator):
+        torch.manual_seed(0)
+        x = rehearse(past, new_rows(past), 20).x
+        odds.append(x / (1 - x))
+    torch.testing.assert_close(odds[0], odds[1].square(), rtol=1e-4, atol=0)
+    assert replay.generative().solver == replay.generative().generator
 
 
 def test_equal_weights_gives_the_new_task_half_however_many_went_before():
