@@ -67,7 +67,8 @@ class Trainee:
     def __post_init__(self) -> None:
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
         self.rates = [(group, group["lr"]) for group in groups]
-        self.weights: list[Tensor] = [*self.network.parameters()] if self.network else []
+        network = self.network
+        self.weights: list[Tensor] = [] if network is None else [*network.parameters()]
         self.mean: list[Tensor] = []
         self.averaged = 0  # blocks
 

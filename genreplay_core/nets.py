@@ -185,7 +185,7 @@ def flushing() -> Iterator[None]:
     good among the denormal numbers below 1e-38, with which a CPU is many times slower. Threads
     that are born inside flush too; those of torch's pool that were there before don't.
     """
-    tiny = torch.tensor(1e-39)
+    tiny = torch.tensor(1e-39, device="cpu")  # wherever torch makes its tensors by default
     before = float(tiny * 1) == 0
     torch.set_flush_denormal(True)
     try:
