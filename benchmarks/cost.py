@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from genreplay_core import bench, plots, records
 from genreplay_core.bench import Arm, Recipe
@@ -124,20 +123,6 @@ def cost(recipe: Recipe, sizes: Sizes, rounds: int, threads: int) -> dict[str, d
     return {**found, "tasks": streams(replace(recipe, steps=50), sizes["tasks"], threads)}
 
 
-def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A panel for each series, both axes logarithmic."""
-    sheet = Figure(figsize=(9, 2.6), dpi=plots.DPI, facecolor="white", layout="constrained")
-    panels = sheet.subplots(1, len(found))
-    for ax, (name, one) in zip(panels, found.items(), strict=True):
-        ax.loglog(one["sizes"], one["seconds"], "o-", color=plots.COLOURS[0])
-        ax.set_title(f"exponent {one['exponent']:.2f}", color=plots.INK, fontsize=9)
-        ax.set_xlabel(name, color=plots.INK, fontsize=9)
-        ax.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
-        ax.minorticks_off()
-    panels[0].set_ylabel("seconds", color=plots.INK, fontsize=9)
-    return sheet
-
-
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The series as text."""
     lines = []
@@ -178,7 +163,7 @@ def keep(options: argparse.Namespace) -> None:
         found = cost(recipe, wanted, options.rounds, environment["threads"])
     result = {"series": found, "data": source, "environment": environment}
     write_json(options.out / "cost.json", result)
-    plots.save(figure(found), options.out / "cost.png")
+    plots.save(plots.scaling(found), options.out / "cost.png")
     print(table(found))
 
 

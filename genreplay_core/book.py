@@ -1,26 +1,61 @@
-"""What the book's notebooks share: where they run, what was found before, how to say it.
+"""What the book's notebooks share: where they run, what was found before, how to say and show it.
 
     from genreplay_core import book
-    book.start()                                # device and profile
+    here = book.start("labels")                 # device, profile, expected minutes
+    steps = here.pick(ci=40, laptop=500)        # how much this machine computes
     found = book.stored("labels")               # a result in book/results
     book.say("{n} runs are finished.", n=found["finished"])
+    book.compare(record, "labels", "plain, hard")
+    book.claim("soft-labels-help")              # what was found, and the test that holds it
+    book.check("labels-1", answer)              # an exercise
 
 No number is typed into the book's text: a sentence with a number in it is said by a cell.
 """
 
 from __future__ import annotations
 
+import base64
+import inspect
+import io
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from matplotlib.figure import Figure
 
+from . import claims, exercises
+from .metrics import next_value
 from .nets import pick_device
+from .plots import DPI
+
+T = TypeVar("T")
 
 PROFILES = ("ci", "laptop", "gpu")
 HERE = Path(__file__).parent
+
+
+# ---------------------------------------------------------------- where it runs
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook, and how much it computes here."""
+
+    name: str
+    profile: str
+
+    def pick(self, ci: T, laptop: T, gpu: T | None = None) -> T:
+        """The value for this profile; a GPU takes the laptop's where it has none of its own."""
+        return {"ci": ci, "laptop": laptop, "gpu": laptop if gpu is None else gpu}[self.profile]
+
+    @property
+    def dataset(self) -> str:
+        """MNIST; in CI, which has no network, scikit-learn's digits."""
+        return self.pick(ci="digits", laptop="mnist")
 
 
 def profile() -> str:
@@ -38,13 +73,27 @@ def profile() -> str:
     return chosen
 
 
-def start() -> str:
-    """Say where the notebook runs, and return its profile."""
-    device = pick_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def start(name: str) -> Chapter:
+    """Say where the notebook `name` runs and how long it will take; return the chapter."""
+    device, chapter = pick_device(), Chapter(name, profile())
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(f"device: {name}{threads}; profile: {profile()}; torch {torch.__version__}")
-    return profile()
+    print(f"device: {what}{threads}; profile: {chapter.profile}; torch {torch.__version__}")
+    print(_expected(chapter))
+    return chapter
+
+
+def _expected(chapter: Chapter) -> str:
+    """How long it took where the book was made."""
+    times = stored("times")["seconds"].get(chapter.profile, {})
+    if chapter.name not in times:
+        return "how long this takes with this profile hasn't been measured yet"
+    minutes = max(1, round(times[chapter.name] / 60))
+    unit = "minute" if minutes == 1 else "minutes"
+    return f"about {minutes} {unit} on the book's machine ({stored('times')['machine']})"
+
+
+# ---------------------------------------------------------------- what was found before
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -53,10 +102,72 @@ def stored(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such result.
     """
-    for folder in (HERE.parent / "book" / "results", HERE / "results"):
-        if (path := folder / f"{name}.json").is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(json.loads(_file(f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _file(name: str) -> Path:
+    checkout = HERE.parent / "book"
+    for folder in (checkout / "results", checkout, HERE / "results"):
+        if (path := folder / name).is_file():
+            return path
     raise ValueError(f"there is no stored result '{name}': see book/results for what there is")
+
+
+def row(study: str, name: str) -> dict[str, Any]:
+    """A row of a stored result.
+
+    Raises:
+        ValueError: there is no such result, or no such row in it.
+    """
+    return claims.row(stored(study), name)
+
+
+def compare(record: Mapping[str, Any], study: str, name: str) -> None:
+    """Hold a run's average accuracy against the book's runs of the same kind.
+
+    With 95 % probability a further run of the same recipe lies in the interval that is said. It is
+    wider than the interval of the mean, since a single run has luck of its own.
+
+    Args:
+        record: what `run` returned.
+        study, name: a stored result and one of its rows.
+    """
+    found = row(study, name)
+    values = [run["average_accuracy"] for run in found["runs"] if "failed" not in run]
+    ours, (low, high) = record["average_accuracy"], next_value(values)
+    mine = json.loads(json.dumps(record["config"]))
+    other = sorted(key for key, value in found["config"].items() if mine[key] != value)
+    lies = "yours lies inside" if low <= ours <= high else "yours lies **outside**"
+    where = f"between {100 * low:.1f} and {100 * high:.1f} %"
+    told = f"a further run should lie {where} (95 %): {lies}."
+    if other:
+        told = f"your recipe isn't the book's (it differs in {', '.join(other)}), so no verdict."
+    mean = 100 * sum(values) / len(values)
+    say(f"Yours: **{100 * ours:.1f} %**. The book's {len(values)} runs: {mean:.1f} %; {told}")
+
+
+def claim(name: str) -> None:
+    """Show one of the book's claims, what was found, and how to find it again.
+
+    Raises:
+        ValueError: there is no such claim.
+    """
+    found = claims.read(_file("claims.toml"))
+    if name not in found:
+        raise ValueError(f"there is no claim '{name}': see book/claims.toml")
+    say("{text}", text=found[name].told(stored))
+
+
+def check(name: str, answer: Any) -> None:
+    """Say whether an exercise is solved, or give a hint.
+
+    Args:
+        name: of the exercise. answer: a number, a word or a function; `...` before you have one.
+    """
+    print(exercises.verdict(name, answer))
+
+
+# ---------------------------------------------------------------- saying and showing
 
 
 def say(text: str, **values: object) -> None:
@@ -64,3 +175,20 @@ def say(text: str, **values: object) -> None:
     from IPython.display import Markdown, display  # a notebook has it, the library needs none
 
     display(Markdown(text.format(**values)))
+
+
+def show(*things: Any) -> None:
+    """Show the source of functions or classes of the core."""
+    for thing in things:
+        place = f"{thing.__module__.replace('.', '/')}.py"
+        say("```python\n# {place}\n{source}```", place=place, source=inspect.getsource(thing))
+
+
+def picture(figure: Figure, alt: str) -> None:
+    """Show a figure. alt: what it shows, for those who can't see it."""
+    from IPython.display import display
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    data = {"image/png": base64.b64encode(drawn.getvalue()).decode(), "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt}})

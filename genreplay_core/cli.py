@@ -195,6 +195,7 @@ def _replay_options(group: Any) -> None:
 def _training_options(group: Any) -> None:
     add: Option = group.add_argument
     add("--solver", choices=SOLVERS, default="mlp", help="default mlp")
+    add("--jitter", type=int, default=0, metavar="PIXELS", help="shift the solver's images so far")
     add("--hidden", type=int, help="width of the hidden layers")
     add("--generator-hidden", type=int, help="the same for the generator, if it is to differ")
     add("--latent-dim", type=int, help="size of the generator's latent")

@@ -22,7 +22,7 @@ from torch import nn
 
 from . import generators, nets, replay
 from .adapt import optimisers
-from .data import Pair, Stream, domains, few, held_out, permuted, repeated, rotated, split
+from .data import Pair, Stream, domains, few, held_out, jitter, permuted, repeated, rotated, split
 from .datasets import load
 from .learner import GenerativeReplay
 from .regularisers import EWC, SI
@@ -55,7 +55,7 @@ ABOVE_ZERO = (
     *("generator_lr", "spread", "sharpen"),
     *("hidden", "generator_hidden", "latent_dim", "critic_steps", "best_of"),
 )
-NOT_BELOW_ZERO = ("replay_ratio", "strength", "curve_every", "seed")
+NOT_BELOW_ZERO = ("jitter", "replay_ratio", "strength", "curve_every", "seed")
 AT_MOST_ONE = ("importance", "generator_importance", "blur")
 PARTS = ("average", "generator_average", "validation")
 WEIGHTS = ("lr_end",)
@@ -176,6 +176,7 @@ class Config:
         test set: for choosing settings.
     curve_every: steps between the points of the curve within a task; 0 for none.
     quality: judge the dreams after each task. privacy: attack the scholar at the end.
+    jitter: pixels by which the solver's images are shifted, at most, see `data.jitter`.
     train_examples: training examples of each class, a random choice; None for all.
     """
 
@@ -223,6 +224,7 @@ class Config:
     quality: bool = False
     privacy: bool = False
     train_examples: int | None = None
+    jitter: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -383,6 +385,7 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
         average=config.average,
         generator_average=config.generator_average,
         lr_end=config.lr_end,
+        augment=partial(jitter, pixels=config.jitter) if config.jitter else None,
         precision=PRECISIONS[config.precision],
     )
 

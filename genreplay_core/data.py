@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as images
 
@@ -260,6 +261,18 @@ def few(examples: Examples, per_class: int, seed: int = 0) -> Examples:
     order = torch.randperm(len(examples), generator=_rng(seed))
     y = examples.y[order]
     return examples[torch.cat([order[y == c][:per_class] for c in y.unique()])]
+
+
+def jitter(x: Tensor, pixels: int) -> Tensor:
+    """Shift each image by up to so many pixels up or down and left or right, all shifts alike
+    likely; what comes in at an edge is 0. x: (N, c, h, w)."""
+    n, _, height, width = x.shape
+    down, right = torch.randint(2 * pixels + 1, (2, n, 1), device=x.device)
+    rows = (down + torch.arange(height, device=x.device))[:, None, :, None]
+    columns = (right + torch.arange(width, device=x.device))[:, None, None, :]
+    image = torch.arange(n, device=x.device)[:, None, None, None]
+    channel = torch.arange(x.shape[1], device=x.device)[:, None, None]
+    return functional.pad(x, [pixels] * 4)[image, channel, rows, columns]
 
 
 def held_out(train: Examples, fraction: float) -> Pair:

@@ -161,6 +161,8 @@ class GenerativeReplay:
         average, generator_average: the part of a call's steps, at its end, whose weights are
             averaged and kept: 0 for the last weights, 0.5 for the second half's mean.
         lr_end: what is left of the learning rates at a call's end, after half a cosine.
+        augment: changes the images (N, *shape) that the solver learns from, new and replayed ones,
+            anew in each step; their labels and the generator's images stay. See `data.jitter`.
         capture: replay each step as a CUDA graph, see `capture.py`; needs a CUDA device.
         precision: e.g. `torch.bfloat16` for autocast, or None for float32.
 
@@ -185,6 +187,7 @@ class GenerativeReplay:
         average: float = 0.0,
         generator_average: float = 0.0,
         lr_end: float = 1.0,
+        augment: Callable[[Tensor], Tensor] | None = None,
         precision: torch.dtype | None = None,
         capture: bool = False,
     ):
@@ -203,6 +206,7 @@ class GenerativeReplay:
         self.batch, self.seed = batch, seed
         self.reset_optimisers, self.precision = reset_optimisers, precision
         self.average, self.generator_average, self.lr_end = average, generator_average, lr_end
+        self.augment = augment
         self.capture = capture and _capturable(self.device, lr_end)
         self.tasks: list[int] = []  # in the order met
         self.calls = self.observed = 0  # of `train_task`, so that a task goes on; of `observe`
@@ -300,7 +304,8 @@ class GenerativeReplay:
 
     def solver_step(self, batch: Data, weight: Tensor) -> Tensor:
         """One step of the solver. The row weights are in the targets already."""
-        loss = cross_entropy(self.solver(batch.x), batch.y, batch.mask, batch.temperature)
+        x = batch.x if self.augment is None else self.augment(batch.x)
+        loss = cross_entropy(self.solver(x), batch.y, batch.mask, batch.temperature)
         if self.regulariser is None:
             return descend(self.optimiser, loss)
         descend(self.optimiser, loss + self.regulariser.loss(self.solver))

@@ -147,6 +147,26 @@ def interval(values: Sequence[float] | Array) -> Interval:
     return Interval(mean, error, mean - reach, mean + reach)
 
 
+def next_value(values: Sequence[float] | Array) -> tuple[float, float]:
+    """The 95 % prediction interval: where one more value, measured with another seed, should lie.
+
+    mean +- t * s * sqrt(1 + 1 / n), wider than `interval`, which is about the mean: a single value
+    has its own luck beside the uncertainty of the mean.
+
+    Args:
+        values: (n,) finite numbers, one a seed.
+
+    Returns:
+        (low, high); both nan with one value.
+
+    Raises:
+        ValueError: no value, more than one dimension, nan or infinity.
+    """
+    mean, _, low, _ = interval(values)
+    reach = (mean - low) * float(np.sqrt(len(values) + 1))
+    return mean - reach, mean + reach
+
+
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 

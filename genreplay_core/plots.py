@@ -5,7 +5,7 @@ page, on a dark one and in print; colours that colour-blind readers can tell apa
 2008 for lines, cividis for matrices), always helped by a line style or a printed number.
 
 Figures are made without pyplot, so nothing is global, no backend is needed and a server without a
-display can draw them. A notebook shows the figure that ends a cell after `%matplotlib inline`.
+display can draw them. `book.picture` shows one in a notebook.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import torch
@@ -251,6 +252,33 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
     ax.set_xlim(0, 1.1 * high.max() or 1.0)
     ax.set_xlabel(unit, color=INK, fontsize=9)
     _plain(ax)
+    return figure
+
+
+def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Seconds against what grows, a panel for each series, both axes logarithmic.
+
+    Args:
+        series: what grows -> its `sizes` (n,), the `seconds` (n,) they took, both above 0, and the
+            `exponent`, the slope of the one against the other.
+
+    Raises:
+        ValueError: no series; sizes and seconds that don't go together.
+    """
+    if not series:
+        raise ValueError("there is nothing to draw: give at least one series")
+    figure = _sheet(2.3 * len(series), 2.6)
+    panels = figure.subplots(1, len(series), squeeze=False)[0]
+    for ax, (name, one) in zip(panels, series.items(), strict=True):
+        if len(one["sizes"]) != len(one["seconds"]):
+            raise ValueError(f"'{name}' needs as many seconds as sizes")
+        ax.loglog(one["sizes"], one["seconds"], "o-", color=COLOURS[0])
+        ax.set_title(f"exponent {one['exponent']:.2f}", color=INK, fontsize=9)
+        ax.set_xlabel(name, color=INK, fontsize=9)
+        ax.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
+        ax.minorticks_off()
+        _plain(ax)
+    panels[0].set_ylabel("seconds", color=INK, fontsize=9)
     return figure
 
 

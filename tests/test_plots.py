@@ -369,6 +369,31 @@ def test_bars_that_cannot_be_drawn_are_refused(values, why):
         plots.bars(values, "steps per second")
 
 
+SERIES = {"sizes": [10, 100], "seconds": [1.0, 10.0], "exponent": 1.0}
+
+
+def test_scaling_has_a_panel_for_each_series_with_its_exponent():
+    figure = plots.scaling({"steps": SERIES, "tasks": {**SERIES, "exponent": 0.5}})
+    assert [ax.get_xlabel() for ax in figure.axes] == ["steps", "tasks"]
+    assert [ax.get_title() for ax in figure.axes] == ["exponent 1.00", "exponent 0.50"]
+    for ax in figure.axes:
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[10, 1], [100, 10]])
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+@pytest.mark.parametrize(
+    ("series", "why"),
+    [
+        ({}, "there is nothing to draw"),
+        ({"steps": {**SERIES, "seconds": [1.0]}}, "'steps' needs as many seconds as sizes"),
+    ],
+)
+def test_scaling_that_cannot_be_drawn_is_refused(series, why):
+    with pytest.raises(ValueError, match=why):
+        plots.scaling(series)
+
+
+
 # ---------------------------------------------------------------- style and files
 
 

@@ -1,0 +1,175 @@
+"""Run the book's notebooks and keep their outputs: `python book/execute.py [NAME ...]`.
+
+Without names, those are run whose outputs may be stale. A notebook remembers what its outputs were
+made from, as a digest of its own code, of the core's modules that it uses and of the stored results
+that it reads; `tests/test_book.py` holds it against what they are now.
+
+The profile is "laptop", so that the outputs are what a reader with a laptop gets; the minutes that
+it took go to `book/results/times.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from genreplay_core.files import replacing, write_json
+
+BOOK = Path(__file__).resolve().parent
+CORE = BOOK.parent / "genreplay_core"
+TIMES = BOOK / "results" / "times.json"
+
+# What the notebooks share leads to every module, but doesn't change what these compute.
+LEAVES = ("book", "claims", "exercises")
+
+
+def notebooks() -> list[Path]:
+    """All notebooks of the book."""
+    return sorted(BOOK.glob("*.ipynb"))
+
+
+# ---------------------------------------------------------------- what outputs are made from
+
+
+def code_of(notebook: NotebookNode) -> list[str]:
+    """The sources of its code cells."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def digest(notebook: NotebookNode) -> str:
+    """Of all that its outputs are made from. Lines of comment and empty ones don't count."""
+    code = code_of(notebook)
+    modules = [CORE / f"{name}.py" for name in needed("\n".join(code))]
+    texts = [*code, *(path.read_text() for path in modules)]
+    parts = [telling(text) for text in texts] + [p.read_text() for p in sorted(results_of(code))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def telling(source: str) -> str:
+    """The lines that do or say something."""
+    lines = [line.rstrip() for line in source.splitlines()]
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def results_of(code: Iterable[str]) -> set[Path]:
+    """The stored results that cells name in a string, and the claims if they show one."""
+    words = {word for cell in code for word in re.findall(r"[\"']([\w-]+)[\"']", cell)}
+    found = {path for word in words if (path := BOOK / "results" / f"{word}.json").is_file()}
+    claimed = any("book.claim(" in cell for cell in code)
+    return found | ({BOOK / "claims.toml"} if claimed else set())
+
+
+def needed(source: str) -> list[str]:
+    """The core's modules that a source uses, and those that these use, and so on."""
+    known = {path.stem: path for path in CORE.glob("*.py") if path.stem != "__init__"}
+    offered = imports((CORE / "__init__.py").read_text())
+    found: set[str] = set()
+    waiting = {offered.get(name, name) for name in imports(source)}
+    while waiting:
+        module = waiting.pop()
+        if module in known and module not in found:
+            found.add(module)
+            inner = {} if module in LEAVES else imports(known[module].read_text())
+            waiting |= {*inner, *inner.values()}
+    return sorted(found)
+
+
+def imports(source: str) -> dict[str, str]:
+    """Name -> module of the core, for what a source imports from it; a module's is its own."""
+    found = {}
+    python = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)  # lines for IPython
+    for node in ast.walk(ast.parse(python)):
+        if isinstance(node, ast.ImportFrom) and (node.level or "genreplay_core" in node.module):
+            module = (node.module or "").removeprefix("genreplay_core").lstrip(".")
+            found |= {alias.name: module or alias.name for alias in node.names}
+    return found
+
+
+# ---------------------------------------------------------------- running
+
+
+def execute(path: Path, profile: str) -> float:
+    """Run a notebook and write it back with its outputs: seconds."""
+    notebook = nbformat.read(path, as_version=4)
+    os.environ["GENREPLAY_PROFILE"] = profile
+    begun = time.perf_counter()
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": BOOK}}).execute()
+    seconds = time.perf_counter() - begun
+    for cell in notebook.cells:
+        tidy(cell)
+    notebook.metadata = metadata(notebook, profile)
+    with replacing(path) as partial:
+        nbformat.write(notebook, partial)
+    return seconds
+
+
+def metadata(notebook: NotebookNode, profile: str) -> dict[str, Any]:
+    """What a notebook of the book says about itself: it asks Colab for a GPU."""
+    return {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "accelerator": "GPU",
+        "colab": {"gpuType": "T4", "provenance": []},
+        "genreplay": {"digest": digest(notebook), "profile": profile},
+    }
+
+
+def tidy(cell: NotebookNode) -> None:
+    """Leave out when a cell ran, join what it printed, and let pictures tell the site what they
+    show."""
+    cell.metadata.pop("execution", None)
+    if cell.cell_type != "code":
+        return
+    joined: list[NotebookNode] = []
+    for output in cell.outputs:
+        before = joined[-1] if joined else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before["text"] += output.text
+        else:
+            joined.append(output)
+    cell.outputs = joined
+    told = [o.metadata["image/png"]["alt"] for o in joined if "image/png" in o.get("metadata", {})]
+    if told:
+        cell.metadata["mystnb"] = {"image": {"alt": told[0]}}
+
+
+def remember(name: str, seconds: float, profile: str) -> None:
+    """Keep how long a notebook took."""
+    times = json.loads(TIMES.read_text())
+    times["seconds"].setdefault(profile, {})[name] = round(seconds)
+    write_json(TIMES, times)
+
+
+def is_stale(path: Path) -> bool:
+    """Could its outputs be other than what it would say now?"""
+    notebook = nbformat.read(path, as_version=4)
+    return notebook.metadata.get("genreplay", {}).get("digest") != digest(notebook)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: those that are stale")
+    parser.add_argument("--profile", default="laptop", choices=("ci", "laptop", "gpu"))
+    options = parser.parse_args()
+    chosen = [BOOK / f"{name}.ipynb" for name in options.names]
+    for path in chosen or filter(is_stale, notebooks()):
+        print(f"{path.stem} ...", flush=True)
+        seconds = execute(path, options.profile)
+        remember(path.stem, seconds, options.profile)
+        print(f"{path.stem}: {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
