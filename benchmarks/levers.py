@@ -101,10 +101,10 @@ def compiled(scholar: GenerativeReplay, backend: str = "inductor") -> None:
     generator.loss = torch.compile(generator.loss, backend=backend)
 
 
-def channels_last(scholar: GenerativeReplay) -> None:
-    """Lay out the generator's weights as its convolutions may like them better."""
+def channels_first(scholar: GenerativeReplay) -> None:
+    """Lay out the generator's weights as PyTorch does if nothing is said."""
     assert scholar.generator is not None
-    scholar.generator.to(memory_format=torch.channels_last)
+    scholar.generator.to(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager
@@ -188,8 +188,8 @@ LEVERS = (
     Lever(
         "channels last",
         "convolutional VAE: weights laid out so, or as usual",
+        partial(training, generator="conv-vae", prepare=channels_first),
         partial(training, generator="conv-vae"),
-        partial(training, generator="conv-vae", prepare=channels_last),
     ),
     Lever(
         "torch.compile",

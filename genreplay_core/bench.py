@@ -60,6 +60,7 @@ Row = dict[str, tuple[float, float, float]]  # arm -> seconds per step: home bef
 Clock = Callable[[GenerativeReplay, Stream, int], float]  # (scholar, stream, steps) -> per step
 
 OTHERS: dict[str, dict[str, Any]] = {
+    "vae in bfloat16": {"precision": "bfloat16"},
     "conditional vae": {"replay": "conditional"},
     "wgan": {"generator": "wgan"},
     "flow": {"generator": "flow"},

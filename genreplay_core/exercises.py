@@ -116,9 +116,7 @@ EXERCISES: dict[str, Exercise] = {
         },
     ),
     "four-mistakes-3": function(
-        lambda before, after: int(
-            all((a == b).all() for a, b in zip(before, after, strict=True))
-        ),
+        lambda before, after: int(all((a == b).all() for a, b in zip(before, after, strict=True))),
         [([ONES], [ONES]), ([ONES, TWOS], [ONES, 2 * ONES]), ([TWOS, ONES], [TWOS, ONES])],
         "every number of every array must be the very same",
     ),

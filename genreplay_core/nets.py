@@ -37,7 +37,7 @@ def mlp_solver(shape: Shape, outputs: int, hidden: int = 400) -> nn.Module:
 
 def conv_solver(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
     """Three convolutions, the last two halving the image, and a linear layer. shape: (c, h, w)."""
-    return nn.Sequential(
+    return _laid_out(
         nn.Conv2d(shape[0], width, 3, padding=1),
         nn.ReLU(),
         *_halve(width, 2 * width, nn.ReLU()),
@@ -50,7 +50,7 @@ def conv_solver(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
 def conv_encoder(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
     """Images (N, c, h, w) -> (N, outputs), without normalisation layers, so that it may serve as
     the critic of a GAN with a gradient penalty."""
-    return nn.Sequential(
+    return _laid_out(
         *_halve(shape[0], width, nn.LeakyReLU(0.2)),
         *_halve(width, 2 * width, nn.LeakyReLU(0.2)),
         nn.Flatten(),
@@ -63,7 +63,7 @@ def conv_encoder(shape: Shape, outputs: int, width: int = 32) -> nn.Module:
 def conv_decoder(inputs: int, shape: Shape, width: int = 32) -> nn.Module:
     """Vectors (N, inputs) -> images (N, c, h, w) before the sigmoid: the encoder backwards."""
     h, w = halved(shape, 2)
-    return nn.Sequential(
+    return _laid_out(
         nn.Linear(inputs, 256),
         nn.ReLU(),
         nn.Linear(256, 2 * width * h * w),
@@ -73,6 +73,12 @@ def conv_decoder(inputs: int, shape: Shape, width: int = 32) -> nn.Module:
         nn.ReLU(),
         *_double(width, shape[0], halved(shape, 0)),
     )
+
+
+def _laid_out(*layers: nn.Module) -> nn.Module:
+    """Layers in sequence, whose convolutions are faster with the channels side by side."""
+    network: nn.Module = nn.Sequential(*layers)
+    return network.to(memory_format=torch.channels_last)
 
 
 def mlp_decoder(inputs: int, shape: Shape, hidden: int = 400) -> nn.Module:

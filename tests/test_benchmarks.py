@@ -182,14 +182,15 @@ def test_the_layout_of_weights_changes_no_dream(recipe):
     scholar = scholar_of(recipe, generator="conv-vae")
     z = torch.randn(3, scholar.generator.latent_dim)
     wanted = scholar.generator.decode(z)
-    levers.channels_last(scholar)
+    assert laid_out(scholar, torch.channels_last)
+    levers.channels_first(scholar)
+    assert laid_out(scholar, torch.contiguous_format)
     torch.testing.assert_close(scholar.generator.decode(z), wanted)
-    layouts = [p.is_contiguous(memory_format=torch.channels_last) for p in weights_4d(scholar)]
-    assert layouts == [True] * len(layouts) != []
 
 
-def weights_4d(scholar):
-    return [p for p in scholar.generator.parameters() if p.dim() == 4]
+def laid_out(scholar, layout):
+    weights = [p for p in scholar.generator.parameters() if p.dim() == 4]
+    return weights != [] and all(p.is_contiguous(memory_format=layout) for p in weights)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -393,7 +393,6 @@ def test_scaling_that_cannot_be_drawn_is_refused(series, why):
         plots.scaling(series)
 
 
-
 # ---------------------------------------------------------------- style and files
 
 

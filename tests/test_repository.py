@@ -24,7 +24,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = (
     *("seeds", "files", "data", "nets", "datasets", "metrics", "plots", "records", "quality"),
     *("adapt", "generators", "replay", "regularisers", "capture", "learner", "privacy", "config"),
-    *("experiment", "batched", "study", "report", "sweep", "bench", "claims", "exercises", "book", "cli"),
+    *(
+        "experiment",
+        "batched",
+        "study",
+        "report",
+        "sweep",
+        "bench",
+        "claims",
+        "exercises",
+        "book",
+        "cli",
+    ),
 )
 ALONE = ("metrics", "plots")  # these take arrays, and may import only `files`
 LEARNING_PATH = ("data", "nets", "generators", "replay", "learner", "metrics", "experiment")
