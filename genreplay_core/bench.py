@@ -35,7 +35,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -414,7 +414,8 @@ def measured(
             about[name], others[name] = stack.enter_context(asking(name, command))
         others |= {name: training(recipe, **changes) for name, changes in OTHERS.items()}
         rows = compare(training(recipe), others, rounds, tell)
-    with side_by_side(recipe, 1, 2) as one, side_by_side(recipe, 2, 1) as two:
+    longer = replace(recipe, steps=4 * recipe.steps)  # whole tasks are timed, and begin slowly
+    with side_by_side(longer, 1, 2) as one, side_by_side(longer, 2, 1) as two:
         pairs = compare(one, {"two seeds": two}, rounds, tell)
     ratios = {key: spread(slowness(rows, a)) if a in others else None for key, a in FIGURES.items()}
     return {

@@ -111,7 +111,7 @@ EXERCISES: dict[str, Exercise] = {
     "four-mistakes-2": choice(
         "drift",
         {
-            "stay as they are": "what holds them, if their only model is what they were a step ago?",
+            "stay as they are": "what holds them, if they are only held against a step ago?",
             "get sharper": "nobody shows them a sharper image of the old tasks",
         },
     ),

@@ -172,7 +172,7 @@ def test_a_claim_is_shown_and_one_that_is_not_there_is_one_line(shown):
     names = list(claims.read(BOOK / "claims.toml"))
     book.claim(names[0])
     assert shown[0].startswith("> **Claim.** ")
-    with pytest.raises(ValueError, match="there is no claim 'nothing': see book/claims.toml"):
+    with pytest.raises(ValueError, match="there is no claim 'nothing': see"):
         book.claim("nothing")
 
 

@@ -1,4 +1,4 @@
-"""Python starts with this file where its folder is in PYTHONPATH: no host but this one is reached."""
+"""Python reads this first where its folder is in PYTHONPATH: no host but this one is reached."""
 
 import socket
 
