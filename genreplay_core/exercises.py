@@ -86,6 +86,52 @@ EXERCISES: dict[str, Exercise] = {
             "more": "training on all five tasks in turn did leave something",
         },
     ),
+    "a-vae-1": number(
+        0.5 * (0.25 + 4 - 1 - np.log(0.25)),
+        "the formula wants the variance, 0.5 squared, and its logarithm",
+        traps={
+            0.5 * (0.5 + 4 - 1 - np.log(0.5)): "0.5 is the standard deviation, not the variance",
+            0.5 * (4 + 16 - 1 + np.log(0.25)): "that is the divergence the other way round",
+        },
+    ),
+    "a-vae-2": function(
+        lambda mean, logvar, noise: mean + np.exp(0.5 * logvar) * noise,
+        [(ONES, 0 * ONES, ONES), (ONES, TWOS, -ONES), (TWOS, -ONES, TWOS)],
+        "the standard deviation is the square root of the variance",
+    ),
+    "a-vae-3": choice(
+        "more alike",
+        {
+            "more varied": "compare the variance over dreams: less noise went in",
+            "as varied": "look at a few dozen: which kinds of digit have become rare?",
+        },
+    ),
+    "good-dreams-1": number(
+        10.0,
+        "the squared difference of the means, and then the three terms with variances",
+        traps={
+            14.0: "the last term is missing: twice the product of the standard deviations",
+            18.0: "the variances are 1 and 4, but what is compared are standard deviations",
+            6.0: "the difference of the means is squared",
+        },
+    ),
+    "good-dreams-2": choice(
+        "none",
+        {
+            "frechet": "the two clouds are of the same kind of image: where would they differ?",
+            "precision": "each of these dreams is a real image",
+            "recall": "all kinds of real images are among these dreams",
+        },
+    ),
+    "good-dreams-3": function(
+        lambda distance, reach: (np.asarray(distance) <= np.asarray(reach)).any(1).mean(),
+        [
+            ([[0.5, 3.0], [2.0, 2.0]], [1.0, 1.0]),
+            ([[0.5, 2.0], [3.0, 3.0]], [0.1, 2.5]),
+            ([[1.0, 9.0], [9.0, 1.0], [2.0, 2.0]], [1.0, 1.0]),
+        ],
+        "a row counts once, if it lies in any ball; each column has its own radius",
+    ),
     "generative-replay-1": number(
         3.0,
         "the dreams share 1 - r, the new images r, and both are as many",
@@ -119,6 +165,27 @@ EXERCISES: dict[str, Exercise] = {
         lambda before, after: int(all((a == b).all() for a, b in zip(before, after, strict=True))),
         [([ONES], [ONES]), ([ONES, TWOS], [ONES, 2 * ONES]), ([TWOS, ONES], [TWOS, ONES])],
         "every number of every array must be the very same",
+    ),
+    "your-own-1": number(
+        7,
+        "count the classes of all tasks before it, then go on from there",
+        traps={
+            11: "that counts tasks and classes from 1",
+            4: "that is class 1 of task 1",
+            9: "multiply by the classes of a task, not by the tasks of the stream",
+        },
+    ),
+    "your-own-2": choice(
+        "normalise inside the solver",
+        {
+            "rescale to [0, 1] and hope": "the pretrained layers expect what they were trained on",
+            "normalise the dreams too": "the generator's images must stay in [0, 1], as the data",
+        },
+    ),
+    "your-own-3": function(
+        lambda sizes, t: sizes[t - 1] / sum(sizes[:t]),
+        [([3], 1), ([2, 2, 2], 3), ([5, 1, 4], 2), ([1, 2, 7], 2)],
+        "divide the classes that are new by all that were met, the new ones included",
     ),
 }
 
