@@ -152,6 +152,11 @@ def remember(name: str, seconds: float, profile: str) -> None:
     write_json(TIMES, times)
 
 
+def shows_times(path: Path) -> bool:
+    """Is it the page that says how long all others took? It is run last, and isn't timed."""
+    return TIMES in results_of(code_of(nbformat.read(path, as_version=4)))
+
+
 def is_stale(path: Path) -> bool:
     """Could its outputs be other than what it would say now?"""
     notebook = nbformat.read(path, as_version=4)
@@ -164,10 +169,11 @@ def main() -> None:
     parser.add_argument("--profile", default="laptop", choices=("ci", "laptop", "gpu"))
     options = parser.parse_args()
     chosen = [BOOK / f"{name}.ipynb" for name in options.names]
-    for path in chosen or filter(is_stale, notebooks()):
+    for path in chosen or filter(is_stale, sorted(notebooks(), key=shows_times)):
         print(f"{path.stem} ...", flush=True)
         seconds = execute(path, options.profile)
-        remember(path.stem, seconds, options.profile)
+        if not shows_times(path):
+            remember(path.stem, seconds, options.profile)
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 

@@ -155,7 +155,7 @@ def claim(name: str) -> None:
     found = claims.read(_file("claims.toml"))
     if name not in found:
         raise ValueError(f"there is no claim '{name}': see book/claims.toml")
-    say("{text}", text=found[name].told(stored))
+    say("{told}", told=found[name].told(stored))
 
 
 def check(name: str, answer: Any) -> None:

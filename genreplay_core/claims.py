@@ -118,7 +118,8 @@ def _claim(name: str, parts: Any) -> Claim:
     for side in ("more", "less"):
         if side in parts and not _is_place(parts[side]):
             raise ValueError(f"claim '{name}': {side} is {parts[side]!r}, expected [study, row]")
-    return Claim(name, **{k: tuple(v) if k in ("more", "less") else v for k, v in parts.items()})
+    places = {side: tuple(parts[side]) for side in ("more", "less") if side in parts}
+    return Claim(name, **{**parts, **places})
 
 
 def _is_place(value: Any) -> bool:

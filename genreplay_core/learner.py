@@ -8,7 +8,7 @@ A scholar is a solver with a generator (Shin et al. 2017). When a task begins, b
 into a frozen scholar, in eval mode, which stays as it is until the task ends: it dreams the past
 and labels its dreams. Solver and generator then minimise the same mixture,
 
-    r * loss(new rows) + (1 - r) * loss(replayed rows)                            (equation 1)
+    r * loss(new rows) + (1 - r) * loss(replayed rows)                       (the training loss)
 
 with r in the row weights. Data is read onto the device once and drawn there; a block of steps is
 drawn and dreamt together; a step waits for nothing. Each dream is used once.
@@ -171,6 +171,9 @@ class GenerativeReplay:
         ValueError: the device isn't there; the batch isn't positive.
     """
 
+    kept: Examples | None  # what the strategy stores: of all tasks met,
+    past_kept: Examples | None  # and of those before the present one
+
     def __init__(
         self,
         solver: nn.Module,
@@ -203,16 +206,14 @@ class GenerativeReplay:
         self.frozen_generator = None if self.generator is None else _frozen(self.generator)
         self.untrained = [_frozen(n) for n in self._networks()] if self.strategy.anew else []
         self.legend = None if legend is None else legend.to(self.device)
-        self.batch, self.seed = batch, seed
-        self.reset_optimisers, self.precision = reset_optimisers, precision
+        self.batch, self.seed, self.precision = batch, seed, precision
+        self.reset_optimisers = reset_optimisers
         self.average, self.generator_average, self.lr_end = average, generator_average, lr_end
-        self.augment = augment
-        self.capture = capture and _capturable(self.device, lr_end)
+        self.augment, self.capture = augment, capture and _capturable(self.device, lr_end)
         self.tasks: list[int] = []  # in the order met
         self.calls = self.observed = 0  # of `train_task`, so that a task goes on; of `observe`
         self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
-        self.kept: Examples | None = None
-        self.past_kept: Examples | None = None
+        self.kept = self.past_kept = None
 
     @property
     def past(self) -> Past:

@@ -7,11 +7,10 @@ Parameters are handled as one flat vector (P,).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from .data import Data
 from .nets import evaluating
@@ -29,13 +28,13 @@ class Regulariser(nn.Module):
     def __init__(self, solver: nn.Module, strength: float):
         super().__init__()
         self.strength = strength
-        zero = torch.zeros_like(parameters_to_vector(solver.parameters()).detach())
+        zero = torch.zeros_like(_vector(solver.parameters()).detach())
         self.register_buffer("slope", zero)
         self.register_buffer("pull", zero.clone())
 
     def loss(self, solver: nn.Module) -> Tensor:
         """The penalty up to a constant, which has the penalty's gradient."""
-        theta = parameters_to_vector(solver.parameters())
+        theta = _vector(solver.parameters())
         return self.strength * (0.5 * self.slope * theta - self.pull) @ theta
 
     def remember(self, importance: Tensor, anchor: Tensor) -> None:
@@ -78,7 +77,7 @@ class EWC(Regulariser):
             for x, mask in zip(data.x.split(100), data.mask.split(100), strict=True):
                 squared = [g.square().sum(0).flatten() for g in each(values, x, mask).values()]
                 fisher += torch.cat(squared)
-        anchor = parameters_to_vector(values.values())
+        anchor = _vector(values.values())
         self.remember(fisher / self.samples, anchor)
 
 
@@ -96,15 +95,15 @@ class SI(Regulariser):
     def __init__(self, solver: nn.Module, strength: float = 10.0, damping: float = 0.1):
         super().__init__(solver, 2 * strength)  # the paper's penalty has no factor 1/2
         self.damping = damping
-        theta = parameters_to_vector(solver.parameters()).detach()
+        theta = _vector(solver.parameters()).detach()
         self.register_buffer("path", torch.zeros_like(theta))
         self.register_buffer("start", theta.clone())
         self.register_buffer("last", theta.clone())
 
     def after_step(self, solver: nn.Module) -> None:
-        theta = parameters_to_vector(solver.parameters()).detach()
+        theta = _vector(solver.parameters()).detach()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in solver.parameters()]
-        gradient = parameters_to_vector(parts)
+        gradient = _vector(parts)
         gradient -= self.strength * (self.slope * self.last - self.pull)  # of the task's loss alone
         self.path -= gradient * (theta - self.last)
         self.last.copy_(theta)
@@ -115,3 +114,8 @@ class SI(Regulariser):
         self.pull.copy_(self.slope * self.last)  # one anchor for all tasks, the latest
         self.path.zero_()
         self.start.copy_(self.last)
+
+
+def _vector(parts: Iterable[Tensor]) -> Tensor:
+    """All numbers in one row (P,), wherever a convolution's weights lie in memory."""
+    return torch.cat([part.reshape(-1) for part in parts])

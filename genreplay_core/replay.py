@@ -230,9 +230,9 @@ class Strategy:
     solver: what the solver rehearses, or None.
     generator: what the generator rehearses, or None. The very value that the solver has means
         that both learn from the same dreams.
-    importance: the weight r of the new task in both losses, in [0, 1] (Shin et al. 2017,
-        equation 1): a number, or a function of the number of tasks met, this one included. With 0
-        a scholar is taught by the last one alone.
+    importance: the weight r of the new task in both losses, in [0, 1] (Shin et al. 2017, the
+        training loss): a number, or a function of the number of tasks met, this one included.
+        With 0 a scholar is taught by the last one alone.
     generator_importance: the generator's own r, or None if it is the solver's.
     stored: how many real examples a class are kept after each task; None keeps all.
     anew: does each task begin with untrained networks, which the frozen scholar teaches?

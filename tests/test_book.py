@@ -402,6 +402,10 @@ def test_outputs_are_stale_when_their_own_code_or_a_result_changes(tmp_path, mon
     assert execute.digest(small(*cells)) != before
 
 
+def test_one_page_shows_how_long_the_others_took():
+    assert [path.stem for path in NOTEBOOKS if execute.shows_times(path)] == ["index"]
+
+
 def test_a_notebook_is_run_kept_and_timed(tmp_path, monkeypatch):
     path, times = tmp_path / "tiny.ipynb", tmp_path / "times.json"
     picture = "book.picture(plots.bars({'a': (1, 2, 3)}, 'steps'), 'A bar of two steps')"

@@ -91,7 +91,8 @@ def test_options_reach_the_config(tmp_path):
         **{"scenario": "task", "class_order": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], "align": False},
         **{"generator": "conv-vae", "latent_dim": 7, "generator_steps": 2, "temperature": 3.0},
         **{"importance": 0.25, "replay_ratio": 0.5, "regulariser": "si", "strength": 0.1},
-        **{"solver": "conv", "precision": "bfloat16", "seed": 4, "reset_optimisers": True},
+        **{"solver": "conv", "precision": "bfloat16", "seed": 4, "jitter": 1},
+        **{"reset_optimisers": True},
     }
     argv = []
     for name, value in asked.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from genreplay_core.data import (
     gather,
     held_out,
     identity,
+    jitter,
     labelled,
     legend_for,
     permuted,
@@ -131,6 +133,29 @@ def test_split_gives_every_class_once_in_the_order_asked_for(part):
         assert [order[code] for code in mine.y] == label.tolist()  # code = position in the order
         met += rows.tolist()
     assert sorted(met) == list(range(18))  # tasks are disjoint and complete
+
+
+def test_jittered_images_are_shifted_by_so_many_pixels_at_most_each_way():
+    torch.manual_seed(0)
+    dot = torch.zeros(400, 2, 5, 7)
+    dot[:, :, 2, 3] = torch.tensor([1.0, 0.5])
+    shifted = jitter(dot, 2)
+    assert shifted.shape == dot.shape
+    assert torch.equal(shifted.sum((2, 3)), dot.sum((2, 3)))  # no dot falls off
+    assert torch.equal(shifted[:, 1], shifted[:, 0] / 2)  # channels move together
+    places, often = shifted[:, 0].nonzero()[:, 1:].unique(dim=0, return_counts=True)
+    assert [tuple(p) for p in places.tolist()] == list(product(range(5), range(1, 6)))
+    assert often.min() > 4  # of 16 on average
+
+
+def test_jittered_images_lose_what_leaves_and_get_black_for_it():
+    torch.manual_seed(0)
+    sums = jitter(torch.ones(100, 1, 3, 3), 1).sum((1, 2, 3))
+    assert set(sums.tolist()) == {4.0, 6.0, 9.0}
+
+
+def test_jittering_by_no_pixels_changes_nothing():
+    assert torch.equal(jitter(numbered().x, 0), numbered().x)
 
 
 def test_split_names_a_task_by_its_classes():

@@ -257,7 +257,7 @@ def test_new_rows_weigh_r_and_old_rows_the_rest_however_many_there_are(ratio, ol
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_solvers_loss_is_equation_1_with_distillation(temperature):
+def test_the_solvers_loss_is_the_mixture_with_distillation(temperature):
     """r * cross-entropy(new) + (1 - r) * T^2 * cross-entropy(old, softened), row by row by hand."""
     scholar = scholar_of(strategy=replay.generative(replay.Soft(temperature), importance=0.3))
     learn(scholar, 0)
@@ -270,6 +270,19 @@ def test_the_solvers_loss_is_equation_1_with_distillation(temperature):
     old = -(asked * (logits[BATCH:] / temperature).log_softmax(1)).sum(1).mean()
     expected = 0.3 * new + 0.7 * temperature**2 * old
     torch.testing.assert_close(trained.solver_loss, expected.view(1))
+
+
+def test_only_the_solvers_images_are_augmented_new_and_replayed_ones_alike():
+    plain = learn(scholar_of(), 0)
+    scholar = learn(scholar_of(augment=lambda x: x.flip(3)), 0)
+    assert not same_bits(plain.solver.state_dict(), scholar.solver.state_dict())
+    assert same_bits(plain.generator.state_dict(), scholar.generator.state_dict())
+    spy, seen = Spy(scholar), []
+    scholar.solver.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    scholar.train_task(task(1), 1, steps=1)
+    ((batch, _),) = spy.solver
+    assert len(batch.x) > BATCH  # some are replayed
+    assert torch.equal(seen[-1], batch.x.flip(3))
 
 
 def test_importance_one_is_training_without_replay():

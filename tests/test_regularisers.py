@@ -7,7 +7,16 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from genreplay_core import EWC, SI, GenerativeReplay, accuracy, load, mlp_solver, permuted
+from genreplay_core import (
+    EWC,
+    SI,
+    GenerativeReplay,
+    accuracy,
+    conv_solver,
+    load,
+    mlp_solver,
+    permuted,
+)
 from genreplay_core.data import Data, Examples, Legend, labelled, legend_for
 from genreplay_core.nets import descend
 from genreplay_core.replay import none
@@ -194,6 +203,17 @@ def test_a_solver_with_a_frozen_layer_can_be_protected(kind):
         trained = scholar.train_task(Examples(x, torch.arange(20) % 2), task, steps=3)
         assert trained.solver_loss.isfinite().all()
     assert torch.equal(flat(frozen), before)
+
+
+@pytest.mark.parametrize("kind", REGULARISERS)
+def test_convolutions_lie_otherwise_in_memory_and_can_be_protected(kind):
+    solver = conv_solver((3, 4, 4), 2, width=2)
+    scholar = GenerativeReplay(solver, device="cpu", regulariser=kind(solver), batch=4, seed=0)
+    x = torch.rand(20, 3, 4, 4, generator=seeded())
+    for task in range(2):
+        trained = scholar.train_task(Examples(x, torch.arange(20) % 2), task, steps=3)
+        assert trained.solver_loss.isfinite().all()
+    assert (scholar.regulariser.slope > 0).any()
 
 
 @pytest.mark.parametrize("kind", REGULARISERS)
