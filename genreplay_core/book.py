@@ -102,14 +102,9 @@ def stored(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such result.
     """
-    return dict(json.loads(_file(f"{name}.json").read_text(encoding="utf-8")))
-
-
-def _file(name: str) -> Path:
-    checkout = HERE.parent / "book"
-    for folder in (checkout / "results", checkout, HERE / "results"):
-        if (path := folder / name).is_file():
-            return path
+    for folder in (HERE.parent / "book" / "results", HERE / "results"):
+        if (path := folder / f"{name}.json").is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
     raise ValueError(f"there is no stored result '{name}': see book/results for what there is")
 
 
@@ -152,7 +147,7 @@ def claim(name: str) -> None:
     Raises:
         ValueError: there is no such claim.
     """
-    found = claims.read(_file("claims.toml"))
+    found = claims.shipped()
     if name not in found:
         raise ValueError(f"there is no claim '{name}': see book/claims.toml")
     say("{told}", told=found[name].told(stored))

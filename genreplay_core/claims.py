@@ -29,6 +29,8 @@ from .metrics import Interval, interval
 Result = dict[str, Any]  # of a study, as its file holds it
 Place = tuple[str, str]  # a study and one of its rows
 
+HERE = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -76,21 +78,37 @@ class Claim:
         """
         values = self.values(stored)
         found = interval(values)
-        unit = "%" if self.less is None else "points"
         rows = " minus ".join(f"*{name}*" for _, name in self.places)
         studies = dict.fromkeys(study for study, _ in self.places)
         again = ", ".join(f"`genreplay sweep book/experiments/{s}.toml`" for s in studies)
         return (
             f"> **Claim.** {self.says}\n>\n"
-            f"> {rows}: **{found.mean:.1f} {unit}**, 95 % interval {found.low:.1f} to "
-            f"{found.high:.1f}, {len(values)} seeds. The tests want {self._wanted(unit)}. "
-            f"To see for yourself: {again}."
+            f"> {rows}: **{found.mean:.1f} {self.unit}**, 95 % interval {found.low:.1f} to "
+            f"{found.high:.1f}, {len(values)} seeds. The tests want the whole interval "
+            f"{self.wanted}. To see for yourself: {again}."
         )
 
-    def _wanted(self, unit: str) -> str:
+    @property
+    def unit(self) -> str:
+        """Of what is claimed."""
+        return "%" if self.less is None else "points"
+
+    @property
+    def wanted(self) -> str:
+        """Where the interval has to lie, in words."""
         limits = {"above": self.above, "below": self.below}
-        said = [f"{side} {at:g} {unit}" for side, at in limits.items() if math.isfinite(at)]
-        return "the whole interval " + " and ".join(said)
+        told = [f"{side} {at:g} {self.unit}" for side, at in limits.items() if math.isfinite(at)]
+        return " and ".join(told)
+
+
+def shipped() -> dict[str, Claim]:
+    """The book's own claims by name: those of a checkout, else as they were installed.
+
+    Raises:
+        ValueError, OSError: as `read`.
+    """
+    checkout = HERE.parent / "book" / "claims.toml"
+    return read(checkout if checkout.is_file() else HERE / "results" / "claims.toml")
 
 
 def read(path: str | Path) -> dict[str, Claim]:

@@ -60,6 +60,7 @@ def test_the_usual_profile_follows_from_the_device(monkeypatch, kind, usual):
 
 
 def test_a_gpu_is_called_by_its_name(monkeypatch, capsys):
+    monkeypatch.delenv("GENREPLAY_PROFILE", raising=False)
     monkeypatch.setattr(book, "pick_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A fast one")
     assert book.start("a chapter").profile == "gpu"
@@ -404,6 +405,33 @@ def test_outputs_are_stale_when_their_own_code_or_a_result_changes(tmp_path, mon
 
 def test_one_page_shows_how_long_the_others_took():
     assert [path.stem for path in NOTEBOOKS if execute.shows_times(path)] == ["index"]
+
+
+MARKED = """What.
+
+x, y: (N, *shape), the `images`
+    and more.
+other: 2 * 3.
+
+    x -> *y
+
+Args:
+    n: how many.
+"""
+
+
+def test_docstrings_may_be_plain_text():
+    marked = script(BOOK / "_ext" / "plain.py").marked(MARKED.splitlines())
+    assert [line for line in marked if line] == [
+        "What.",
+        r"* **x, y**: (N, \*shape), the ``images``",
+        "  and more.",
+        r"* **other**: 2 \* 3.",
+        "::",
+        "    x -> *y",
+        "Args:",
+        "    n: how many.",
+    ]
 
 
 def test_a_notebook_is_run_kept_and_timed(tmp_path, monkeypatch):

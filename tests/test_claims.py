@@ -133,6 +133,16 @@ def test_a_claim_is_read_as_it_was_declared(tmp_path):
     assert claims.read(written(tmp_path, GOOD)) == {"c": CLAIM}
 
 
+def test_the_books_claims_are_those_of_the_checkout_or_as_they_were_installed(
+    tmp_path, monkeypatch
+):
+    assert claims.shipped() == BOOKS
+    monkeypatch.setattr(claims, "HERE", tmp_path / "genreplay_core")
+    (claims.HERE / "results").mkdir(parents=True)
+    written(claims.HERE / "results", GOOD)
+    assert claims.shipped() == {"c": CLAIM}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
