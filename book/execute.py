@@ -53,7 +53,7 @@ def digest(notebook: NotebookNode) -> str:
     code = code_of(notebook)
     modules = [CORE / f"{name}.py" for name in needed("\n".join(code))]
     texts = [*code, *(path.read_text() for path in modules)]
-    parts = [telling(text) for text in texts] + [p.read_text() for p in sorted(results_of(code))]
+    parts = [telling(text) for text in texts] + [p.read_text() for p in sorted(shown_by(code))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -63,11 +63,14 @@ def telling(source: str) -> str:
     return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
 
 
-def results_of(code: Iterable[str]) -> set[Path]:
-    """The stored results that cells name in a string, and the claims if they show one."""
+def shown_by(code: Iterable[str]) -> set[Path]:
+    """The stored results and drawings that cells name in a string, and the claims if they show
+    one."""
     words = {word for cell in code for word in re.findall(r"[\"']([\w-]+)[\"']", cell)}
-    found = {path for word in words if (path := BOOK / "results" / f"{word}.json").is_file()}
-    claimed = any("book.claim(" in cell for cell in code)
+    places = ("results/{}.json", "diagrams/{}.svg")
+    named = {BOOK / place.format(word) for place in places for word in words}
+    found = {path for path in named if path.is_file()}
+    claimed = any("claims" in cell or "book.claim(" in cell for cell in code)
     return found | ({BOOK / "claims.toml"} if claimed else set())
 
 
@@ -140,9 +143,22 @@ def tidy(cell: NotebookNode) -> None:
         else:
             joined.append(output)
     cell.outputs = joined
-    told = [o.metadata["image/png"]["alt"] for o in joined if "image/png" in o.get("metadata", {})]
-    if told:
+    if told := alts(cell):
         cell.metadata["mystnb"] = {"image": {"alt": told[0]}}
+
+
+def alts(cell: NotebookNode) -> list[str]:
+    """What each of a cell's pictures says that it shows.
+
+    Raises:
+        KeyError: one says nothing.
+    """
+    return [
+        output.metadata[kind]["alt"]
+        for output in cell.outputs
+        for kind in output.get("data", {})
+        if kind.startswith("image/")
+    ]
 
 
 def remember(name: str, seconds: float, profile: str) -> None:
@@ -154,7 +170,7 @@ def remember(name: str, seconds: float, profile: str) -> None:
 
 def shows_times(path: Path) -> bool:
     """Is it the page that says how long all others took? It is run last, and isn't timed."""
-    return TIMES in results_of(code_of(nbformat.read(path, as_version=4)))
+    return TIMES in shown_by(code_of(nbformat.read(path, as_version=4)))
 
 
 def is_stale(path: Path) -> bool:

@@ -102,10 +102,16 @@ def stored(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such result.
     """
-    for folder in (HERE.parent / "book" / "results", HERE / "results"):
-        if (path := folder / f"{name}.json").is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-    raise ValueError(f"there is no stored result '{name}': see book/results for what there is")
+    path = _place(f"results/{name}.json")
+    if path is None:
+        raise ValueError(f"there is no stored result '{name}': see book/results for what there is")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _place(name: str) -> Path | None:
+    """A file of the book: of a checkout, else as it was installed."""
+    there = (root / name for root in (HERE.parent / "book", HERE))
+    return next((path for path in there if path.is_file()), None)
 
 
 def row(study: str, name: str) -> dict[str, Any]:
@@ -187,3 +193,18 @@ def picture(figure: Figure, alt: str) -> None:
     figure.savefig(drawn, format="png", dpi=DPI)
     data = {"image/png": base64.b64encode(drawn.getvalue()).decode(), "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def diagram(name: str, alt: str) -> None:
+    """Show a drawing of the book. alt: what it shows, for those who can't see it.
+
+    Raises:
+        ValueError: there is no such drawing.
+    """
+    from IPython.display import display
+
+    path = _place(f"diagrams/{name}.svg")
+    if path is None:
+        raise ValueError(f"there is no drawing '{name}': see book/diagrams for what there is")
+    data = {"image/svg+xml": path.read_text(encoding="utf-8"), "text/plain": alt}
+    display(data, raw=True, metadata={"image/svg+xml": {"alt": alt}})

@@ -108,7 +108,7 @@ def shipped() -> dict[str, Claim]:
         ValueError, OSError: as `read`.
     """
     checkout = HERE.parent / "book" / "claims.toml"
-    return read(checkout if checkout.is_file() else HERE / "results" / "claims.toml")
+    return read(checkout if checkout.is_file() else HERE / "claims.toml")
 
 
 def read(path: str | Path) -> dict[str, Claim]:

@@ -139,6 +139,15 @@ def test_a_picture_says_what_it_shows(shown):
     assert metadata == {"image/png": {"alt": "One bar"}}
 
 
+def test_a_diagram_says_what_it_shows_and_one_that_is_not_there_is_one_line(shown):
+    book.diagram("scholar-chain", "Three scholars")
+    (data, metadata) = shown[0]
+    assert data["image/svg+xml"].startswith("<svg")
+    assert metadata == {"image/svg+xml": {"alt": "Three scholars"}}
+    with pytest.raises(ValueError, match="there is no drawing 'nothing': see book/diagrams"):
+        book.diagram("nothing", "Nothing")
+
+
 CONFIG = {"dataset": "mnist", "steps": 500}
 FOUND = {
     "study": "s",
@@ -316,7 +325,7 @@ def test_a_notebook_is_short_and_its_cells_are_too(path):
 def test_every_picture_says_what_it_shows(path):
     _, code = opened(path)
     for cell in code:
-        told = [o.metadata["image/png"]["alt"] for o in cell.outputs if "image/png" in str(o)]
+        told = execute.alts(cell)
         assert all(len(alt) >= 20 for alt in told)
         assert len(told) <= 1
         if told:

@@ -138,8 +138,8 @@ def test_the_books_claims_are_those_of_the_checkout_or_as_they_were_installed(
 ):
     assert claims.shipped() == BOOKS
     monkeypatch.setattr(claims, "HERE", tmp_path / "genreplay_core")
-    (claims.HERE / "results").mkdir(parents=True)
-    written(claims.HERE / "results", GOOD)
+    claims.HERE.mkdir()
+    written(claims.HERE, GOOD)
     assert claims.shipped() == {"c": CLAIM}
 
 
