@@ -1,0 +1,237 @@
+"""The built site in a real browser: every page, and what answers on them.
+
+    jupyter-book build book && GENREPLAY_SITE=_build/html pytest tests/test_site.py
+
+All hosts but a local server are blocked. Needs playwright (in the extra `dev`) and a Chromium,
+whose place CHROMIUM tells if it isn't the usual one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+
+if "GENREPLAY_SITE" not in os.environ:
+    pytest.skip("GENREPLAY_SITE names no built site", allow_module_level=True)
+
+SITE = Path(os.environ["GENREPLAY_SITE"]).resolve()
+PAGES = sorted(path.name for path in SITE.glob("*.html"))
+CHAPTERS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Of the site, served on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright  # who tests no site needs none
+
+    with sync_playwright() as playwright:
+        place = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        started = playwright.chromium.launch(executable_path=place, args=list(QUIET))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens a page; what goes wrong on it is kept, and must be nothing in the end."""
+    wrong: list[str] = []
+    contexts = []
+
+    def outside(route):
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asks {route.request.url}")
+            route.abort()
+
+    def open_page(name, width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        context.route("**/*", outside)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        if options.get("java_script_enabled", True):  # else nobody takes what was preloaded
+            page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+        page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status > 399 else 0)
+        page.goto(f"{address}/{name}", wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def result(name: str) -> dict:
+    return json.loads((BOOK / "results" / f"{name}.json").read_text())
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+# ---------------------------------------------------------------- every page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_whole_and_fits_the_screen(opened, name, width):
+    page = opened(name, width)
+    page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
+    page.wait_for_function("[...document.images].every(i => i.complete)")
+    broken = "[...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
+    assert page.evaluate(broken) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_opens_in_colab_and_says_what_its_pictures_show(opened, name):
+    page = opened(f"{name}.html")
+    links = page.eval_on_selector_all("a[href*='colab.research']", "all => all.map(a => a.href)")
+    assert links
+    assert all(link.endswith(f"/blob/main/book/{name}.ipynb") for link in links)
+    silent = "[...document.images].filter(i => i.closest('.bd-article') && i.alt.length < 20)"
+    assert page.evaluate(f"{silent}.map(i => i.src)") == []
+
+
+def test_formulas_are_typeset_without_a_network(opened):
+    page = opened("a-vae.html")
+    page.wait_for_selector("mjx-container", timeout=20_000)
+    assert page.locator("mjx-merror").count() == 0
+
+
+def test_pages_follow_one_another(opened):
+    page = opened("index.html")
+    page.click("a.right-next")
+    assert page.url.endswith("/forgetting.html")
+    page.click("a.left-prev")
+    assert page.url.endswith("/index.html")
+
+
+def test_the_search_finds_a_word(opened):
+    page = opened("search.html?q=scholar")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert page.locator("#search-results li a[href*='generative-replay']").count()
+
+
+def test_the_site_is_small():
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 60e6
+
+
+# ---------------------------------------------------------------- the front page's figure
+
+
+def shown(page) -> list[list[str]]:
+    """What the bars of each network say."""
+    read = "all => all.map(p => [...p.querySelectorAll('.gr-value')].map(v => v.textContent))"
+    return page.eval_on_selector_all("#front-figure .gr-panel", read)
+
+
+def known(at: int) -> list[list[str]]:
+    """What they should say at a look, by the stored result."""
+    points = [row["runs"][0]["curve"][at] for row in result("front")["rows"]]
+    return [
+        [percent(a) for a in point["accuracy"]] + ["not met"] * (4 - point["task"])
+        for point in points
+    ]
+
+
+def test_the_front_figure_is_scrubbed_by_the_keyboard(opened):
+    page = opened("index.html")
+    last = len(result("front")["rows"][0]["runs"][0]["curve"]) - 1
+    assert shown(page) == known(last)
+    slider = page.locator("#front-figure input")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert shown(page) == known(0)
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    assert shown(page) == known(12)
+    assert slider.get_attribute("aria-valuetext").startswith("step 650: learning digits")
+
+
+def test_the_front_figure_plays_and_is_stopped_by_the_mouse(opened):
+    page = opened("index.html", 390)
+    button = page.locator("#front-figure button")
+    button.click()
+    page.wait_for_function("document.querySelector('#front-figure input').value >= 2")
+    assert button.text_content() == "Pause"
+    button.click()
+    at = int(page.locator("#front-figure input").input_value())
+    assert button.text_content() == "Play"
+    assert shown(page) == known(at)
+
+
+def test_without_javascript_the_front_page_has_a_picture(opened):
+    page = opened("index.html", java_script_enabled=False)
+    assert page.locator(".tag_interactive-front img").is_visible()
+
+
+# ---------------------------------------------------------------- all results
+
+
+def test_every_study_is_there_with_its_means(opened):
+    page = opened("explore.html")
+    select = page.locator("[data-interactive=explore] select").first
+    titles = select.locator("option").all_text_contents()
+    stored = {found["title"]: found for found in map(result, studies_with_results())}
+    assert sorted(titles) == sorted(stored)
+    for at, title in enumerate(titles):
+        select.select_option(str(at))
+        rows = [row for row in stored[title]["rows"] if row["seeds"]]
+        said = page.locator(".gr-rows tbody tr td:nth-child(3)").all_text_contents()
+        means = [row["average_accuracy"]["mean"] for row in rows]
+        assert [float(s.rstrip(" %")) for s in said] == pytest.approx(
+            [100 * mean for mean in means], abs=0.0501
+        )
+
+
+def studies_with_results() -> list[str]:
+    names = [path.stem for path in (BOOK / "experiments").glob("*.toml")]
+    return [name for name in names if (BOOK / "results" / f"{name}.json").is_file()]
+
+
+def test_an_accuracy_matrix_is_read_with_the_arrow_keys(opened):
+    page = opened("explore.html", 390)
+    select = page.locator("[data-interactive=explore] select").first
+    found = result("front")
+    select.select_option(label=found["title"])
+    page.get_by_role("button", name="rehearses its dreams").click()
+    page.locator(".gr-matrix td[tabindex='0']").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    value = found["rows"][1]["runs"][0]["accuracy_matrix"][2][1]
+    said = page.locator("[data-interactive=explore] output").text_content()
+    percents = re.findall(r"[\d.]+(?= %)", said)
+    assert [float(p) for p in percents] == pytest.approx([100 * value], abs=0.0501)
+    assert "After learning 2 of 5 tasks" in said
+    assert "task 2 " in said
