@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from genreplay_core import batched, experiment, study, sweep
+from genreplay_core.faults import Diverged
 from genreplay_core.files import write_json
-from genreplay_core.learner import Diverged
 
 TINY = """
 title = "Tiny"
