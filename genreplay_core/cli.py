@@ -28,7 +28,7 @@ from .config import (
 from .data import SCENARIOS
 from .datasets import SOURCES
 from .experiment import Record, Run, run
-from .files import tidy, write_json
+from .files import write_json
 from .nets import flushing
 from .study import MEASURES
 from .sweep import Job, sweep
@@ -238,8 +238,7 @@ def _run(arguments: argparse.Namespace) -> None:
     chosen = {f.name: getattr(arguments, f.name) for f in fields(Config)}
     configs = {name: Config(**{**chosen, "replay": name}) for name in arguments.replay}
     out = arguments.out = arguments.out or _new_folder(arguments)
-    for name in records.FILES:
-        tidy(out / name)
+    records.tidy_run(out)
     if len(configs) > 1 and (out / "checkpoint.pt").exists():
         raise ValueError(f"{out} holds a single run: choose another folder for several")
     folders = {name: out / name if len(configs) > 1 else out for name in configs}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from .data import Examples, Legend
 from .generators import sample
@@ -116,6 +117,48 @@ def check_generator(generator: nn.Module, row: Examples) -> None:
             f"the generator makes images {tuple(dream.shape[1:])}, "
             f"expected {tuple(row.x.shape[1:])}, the shape of the data"
         )
+
+
+def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
+    """`optimiser.load_state_dict`, which itself doesn't look at shapes and kinds. A fused kernel
+    takes them on trust: with others it would write beyond its memory.
+
+    Raises:
+        ValueError: the state is no state of this optimiser.
+    """
+    kinds = [_kind(group) for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    if [_kind(group) for group in optimiser.param_groups] != kinds:
+        raise ValueError("an optimiser has settings of another kind")
+    trusting = isinstance(optimiser, Adam)
+    for parameter, held in optimiser.state.items() if trusting else ():
+        if not held.keys() >= {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError("an optimiser's state lacks a part")
+        for name, value in held.items():
+            if name == "step":
+                held[name] = value.float().reshape(())
+            elif value.shape != parameter.shape:
+                raise ValueError("an optimiser's state has other shapes than its parameters")
+            else:  # laid out in memory as the parameter is
+                held[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _kind(value: Any) -> Any:
+    """What sort of thing a setting is, and those in it; of parameters, how many."""
+    if isinstance(value, dict):
+        return {n: len(v) if n == "params" else _kind(v) for n, v in value.items()}
+    return [_kind(v) for v in value] if isinstance(value, list | tuple) else type(value)
+
+
+def check_met(seen: Tensor, past_seen: Tensor, legend: Legend | None) -> None:
+    """See that what was met is counted for each code that there is.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    codes = len(seen) if legend is None else legend.codes
+    if not seen.shape == past_seen.shape or seen.shape not in ((0,), (codes,)):
+        raise ValueError(f"it counts {tuple(seen.shape)} class codes, expected {codes}")
 
 
 # ---------------------------------------------------------------- a generator's collapse

@@ -34,7 +34,9 @@ from .data import Data, Examples, Legend, as_float, checked, gather, identity, l
 from .faults import (
     check_generator,
     check_losses,
+    check_met,
     check_weights,
+    load_optimiser,
     outputs_of,
     variety,
     warn_of_collapse,
@@ -567,14 +569,16 @@ class GenerativeReplay:
             for name, module in self._modules().items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in self._optimisers():
-                optimiser.load_state_dict(state["optimisers"][name])
-            kept = {name: Examples(*pair).to(self.device) for name, pair in state["kept"].items()}
+                load_optimiser(optimiser, state["optimisers"][name])
+            parts = {name: checked(Examples(*pair)) for name, pair in state["kept"].items()}
+            kept = {name: examples.to(self.device) for name, examples in parts.items()}
             self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")
-            self.tasks = list(state["tasks"])
+            self.tasks = [int(task) for task in state["tasks"]]
             self.calls, self.observed = int(state["calls"]), int(state["observed"])
-            self.seen = state["seen"].to(self.device)
-            self.past_seen = state["past_seen"].to(self.device)
-        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            self.seen = state["seen"].float().to(self.device)
+            self.past_seen = state["past_seen"].float().to(self.device)
+            check_met(self.seen, self.past_seen, self.legend)
+        except Exception as error:  # a damaged state may raise anything
             reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
             raise ValueError(f"this state doesn't fit the scholar: {reason}") from None
 

@@ -51,6 +51,7 @@ def finished(
         raise ValueError(
             f"{folder} holds this run already: add --resume to read it, or choose another"
         )
+    tidy_run(folder)
     return record
 
 
@@ -72,12 +73,17 @@ def _same(config: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
         )
 
 
-def claim(folder: Path) -> None:
-    """Make sure that the folder is there and can be written to, before anything is computed, and
-    remove what a process that died while it wrote has left of a run's files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def tidy_run(folder: Path) -> None:
+    """Remove what a process that died while it wrote has left of a run's files."""
     for name in FILES:
         tidy(folder / name)
+
+
+def claim(folder: Path) -> None:
+    """Make sure that the folder is there, can be written to and is tidy, before anything is
+    computed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy_run(folder)
     with replacing(folder / ".probe") as probe:
         probe.touch()
     (folder / ".probe").unlink(missing_ok=True)  # others may be doing this too
@@ -115,6 +121,7 @@ def load_checkpoint(
         saved = torch.load(path, map_location="cpu", weights_only=True)
         stored, parts = dict(saved["config"]), {part: saved[part] for part in ("scholar", "state")}
         _check_state(parts["state"])
+        json.dumps(stored)
     except Exception:  # a damaged file may raise anything
         raise ValueError(
             f"{path} is damaged or no checkpoint of ours: remove it to start anew"

@@ -15,8 +15,10 @@ from genreplay_core.faults import (
     Collapsed,
     Diverged,
     check_losses,
+    check_met,
     check_weights,
     enough_memory,
+    load_optimiser,
     variety,
     warn_of_collapse,
 )
@@ -163,7 +165,7 @@ class Collapses(nn.Module):
         (LOOK + 1, 2 * LOOK + 32, 2 * LOOK),  # while the task goes on, and not again at its end
         (TRIED, TRIED, TRIED),
         (TRIED, TRIED - 1, None),  # it had hardly begun to learn
-        (10_000, TRIED, None),
+        (10_000, 2 * TRIED, None),
     ],
 )
 def test_a_learner_looks_now_and_then_and_at_the_end_and_says_it_once(after, budget, told):
@@ -188,3 +190,76 @@ def test_a_learner_without_tasks_looks_when_it_freezes_itself():
     last = batches[-1]
     with pytest.warns(Collapsed, match=f"in task 1 at step {TRIED}: "):
         scholar.observe(last.x, last.y, snapshot_every=TRIED // 2)
+
+
+# ---------------------------------------------------------------- states that don't fit
+
+
+def adam_state(**changes) -> dict:
+    """The state of an Adam that has taken a step with two parameters, changed."""
+    optimiser = stepped()
+    state = optimiser.state_dict()
+    state["param_groups"][0] |= {n: v for n, v in changes.items() if n != "exp_avg"}
+    if "exp_avg" in changes:
+        state["state"][0]["exp_avg"] = changes["exp_avg"]
+    return state
+
+
+def stepped() -> torch.optim.Optimizer:
+    layer = nn.Linear(3, 2)
+    optimiser = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    return optimiser
+
+
+def test_an_optimiser_takes_its_own_state():
+    held, optimiser = adam_state(lr=0.5), stepped()
+    load_optimiser(optimiser, held)
+    taken = optimiser.state_dict()
+    assert taken["param_groups"] == held["param_groups"]
+    for number, parts in held["state"].items():
+        assert all(torch.equal(value, taken["state"][number][n]) for n, value in parts.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp_avg": torch.zeros(3, 3)},
+        {"exp_avg": torch.zeros(())},
+        {"lr": "fast"},
+        {"betas": (0.9, [])},
+        {"unknown": 1},
+        {"params": [0]},
+    ],
+)
+def test_an_optimiser_refuses_another_s_state(changes):
+    with pytest.raises(ValueError, match=r"an optimiser|parameter group"):
+        load_optimiser(stepped(), adam_state(**changes))
+
+
+def test_an_optimiser_s_state_takes_the_layout_of_its_parameters():
+    """A fused kernel goes through both as they lie in memory."""
+    spread, optimiser = torch.ones(2, 1).expand(2, 3), stepped()
+    load_optimiser(optimiser, adam_state(exp_avg=spread))
+    for parameter, held in optimiser.state.items():
+        assert held["exp_avg"].stride() == parameter.stride()
+        assert held["exp_avg"].shape == parameter.shape
+    assert next(iter(optimiser.state.values()))["exp_avg"].tolist() == spread.tolist()
+
+
+def test_an_optimiser_s_state_must_be_whole():
+    state = adam_state()
+    for held in state["state"].values():
+        del held["exp_avg_sq"]
+    with pytest.raises(ValueError, match="lacks a part"):
+        load_optimiser(stepped(), state)
+
+
+def test_codes_that_were_met_are_those_that_there_are():
+    check_met(torch.zeros(6), torch.zeros(6), identity(6))
+    check_met(torch.zeros(0), torch.zeros(0), identity(6))  # nothing yet
+    check_met(torch.zeros(6), torch.zeros(6), None)
+    for seen, past in [(torch.zeros(5), torch.zeros(5)), (torch.zeros(6), torch.zeros(5))]:
+        with pytest.raises(ValueError, match=r"it counts \(\d,\) class codes, expected 6"):
+            check_met(seen, past, identity(6))
