@@ -105,13 +105,19 @@ _MNIST_SUMS = (
     *("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
     *("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
 )
+_FASHION_SUMS = (
+    *("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"),
+    *("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
+)
 _LETTERS = _idx("emnist-letters-train", "emnist-letters-test")
 _CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 
 SOURCES = {
     "digits": Source(_digits),
     "mnist": Source(partial(_grey, vision.MNIST), _MNIST, "MNIST/raw", _MNIST_SUMS),
-    "fashion": Source(partial(_grey, vision.FashionMNIST), _MNIST, "FashionMNIST/raw"),
+    "fashion": Source(
+        partial(_grey, vision.FashionMNIST), _MNIST, "FashionMNIST/raw", _FASHION_SUMS
+    ),
     "kmnist": Source(partial(_grey, vision.KMNIST), _MNIST, "KMNIST/raw"),
     "emnist-letters": Source(_letters, _LETTERS, "EMNIST/raw"),
     "svhn": Source(_svhn, ("train_32x32.mat", "test_32x32.mat")),

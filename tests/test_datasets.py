@@ -439,6 +439,19 @@ def test_the_data_folder_is_root_then_variable_then_cache(tmp_path, monkeypatch)
 
 def test_the_variable_is_what_load_reads(tmp_path, monkeypatch, network):
     expected, files = small_set("fashion")
+    publish("fashion", files, monkeypatch)
     store("fashion", files, tmp_path)
     monkeypatch.setenv("GENREPLAY_DATA", str(tmp_path))
     assert_equal(load("fashion"), expected)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion"])
+def test_a_single_flipped_bit_in_an_image_is_noticed(name, tmp_path, monkeypatch, network):
+    _, files = small_set(name)
+    publish(name, files, monkeypatch)
+    images = SOURCES[name].files[0]
+    body = bytearray(files[images])
+    body[-1] ^= 1
+    store(name, {**files, images: bytes(body)}, tmp_path)
+    with pytest.raises(ValueError, match=f"{images} isn't as it was published, by its md5"):
+        load(name, tmp_path)
