@@ -1,8 +1,8 @@
 """Continual learning with deep generative replay (Shin, Lee, Kim and Kim 2017).
 
 To read it all, go in this order; each module needs only those before it:
-data, nets, generators, replay, regularisers, learner, experiment, cli. `metrics`, `quality` and
-`plots` stand beside them.
+data, nets, generators, replay, regularisers, faults, learner, experiment, cli. `metrics`,
+`quality` and `plots` stand beside them.
 """
 
 from importlib.metadata import version

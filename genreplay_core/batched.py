@@ -34,7 +34,7 @@ from .config import Config, build_strategy
 from .data import Examples
 from .experiment import Progress, Run
 from .generators import VAE, WGANGP, FlowMatching
-from .learner import GenerativeReplay, Mixture, shuffled
+from .learner import GenerativeReplay, Mixture, Trainee, shuffled
 from .records import Record
 from .replay import Both, Replay
 from .seeds import mixed
@@ -203,9 +203,12 @@ class Cohort(GenerativeReplay):
         if self.generator is not None:
             hand_out(self.generator, [s.generator for s in self.scholars if s.generator])
 
-    def _read(self, source: Sequence[Any]) -> Examples:
+    def _look(self, examples: Examples, trained: Trainee) -> None:
+        """Not at dreams of several at once, in which one that has collapsed doesn't show."""
+
+    def _read(self, source: Sequence[Any], task_id: int) -> Examples:
         """The examples of each scholar, who checks its own."""
-        parts = [s._read(own) for s, own in zip(self.scholars, source, strict=True)]
+        parts = [s._read(own, task_id) for s, own in zip(self.scholars, source, strict=True)]
         self.legend = self.scholars[0].legend
         if not len(self.seen):
             self.seen = self.scholars[0].seen

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, bench, plots, report, study
+from . import __version__, bench, plots, records, report, study
 from .config import (
     GENERATORS,
     PRECISIONS,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with flushing():  # from the start, so that torch's threads are born into it
             arguments.command(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print(f"genreplay: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -238,17 +238,18 @@ def _run(arguments: argparse.Namespace) -> None:
     chosen = {f.name: getattr(arguments, f.name) for f in fields(Config)}
     configs = {name: Config(**{**chosen, "replay": name}) for name in arguments.replay}
     out = arguments.out = arguments.out or _new_folder(arguments)
+    records.tidy_run(out)
     if len(configs) > 1 and (out / "checkpoint.pt").exists():
         raise ValueError(f"{out} holds a single run: choose another folder for several")
     folders = {name: out / name if len(configs) > 1 else out for name in configs}
-    records = {}
+    found = {}
     for name, config in configs.items():
-        records[name] = _learn(name, config, folders[name], arguments)
-        print(matrix_table(name, records[name]), flush=True)
-    if len(records) > 1:
-        write_json(out / "result.json", {"runs": records})
-        print(summary_table(records))
-    matrices = {name: np.array(record["accuracy_matrix"]) for name, record in records.items()}
+        found[name] = _learn(name, config, folders[name], arguments)
+        print(matrix_table(name, found[name]), flush=True)
+    if len(found) > 1:
+        write_json(out / "result.json", {"runs": found})
+        print(summary_table(found))
+    matrices = {name: np.array(record["accuracy_matrix"]) for name, record in found.items()}
     plots.save(plots.matrices(matrices), out / "matrices.png")
     print(f"\nresult.json and the pictures are in {out}")
 

@@ -299,7 +299,8 @@ def split(
         order: the order itself, each class once, instead of a random one.
 
     Raises:
-        ValueError: the tasks don't divide the classes; `order` is not a permutation of them.
+        ValueError: the tasks don't divide the classes; `order` is not a permutation of them; a
+            task has no example to learn from or to be tested with.
     """
     pair = (checked(pair[0]), checked(pair[1]))
     classes = _classes(pair)
@@ -319,7 +320,17 @@ def split(
         return Examples(as_float(pair[part].x[mine]), code[mine])
 
     names = tuple(" ".join(str(c) for c in turn[i : i + each]) for i in range(0, classes, each))
+    _check_there(pair, code_of // each, names)
     return Stream(names, _shape(pair), legend_for(scenario, tasks, each), build)
+
+
+def _check_there(pair: Pair, task_of: Tensor, names: tuple[str, ...]) -> None:
+    """See that every task has examples. task_of: (classes,) the task of each label."""
+    for examples, part in zip(pair, ("training", "test"), strict=True):
+        there = task_of[examples.y].bincount(minlength=len(names))
+        if not there.all():
+            task = int(there.argmin())
+            raise ValueError(f"task {task} (classes {names[task]}) has no {part} example")
 
 
 def _shape(pair: Pair) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ works as long as it holds the files.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,11 +43,13 @@ class Source:
     read: (folder, train=..., download=...) -> examples of one part.
     files: all files that both parts need; none if a package brings the data along.
     place: the folder of these files, relative to the data folder.
+    sums: their md5 as published, where it is known and the reader doesn't look.
     """
 
     read: Callable[..., Examples]
     files: tuple[str, ...] = ()
     place: str = ""
+    sums: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- one reader for each format
@@ -98,13 +101,23 @@ def _idx(train: str, test: str) -> tuple[str, ...]:
 
 
 _MNIST = _idx("train", "t10k")
+_MNIST_SUMS = (
+    *("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
+    *("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+)
+_FASHION_SUMS = (
+    *("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"),
+    *("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
+)
 _LETTERS = _idx("emnist-letters-train", "emnist-letters-test")
 _CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 
 SOURCES = {
     "digits": Source(_digits),
-    "mnist": Source(partial(_grey, vision.MNIST), _MNIST, "MNIST/raw"),
-    "fashion": Source(partial(_grey, vision.FashionMNIST), _MNIST, "FashionMNIST/raw"),
+    "mnist": Source(partial(_grey, vision.MNIST), _MNIST, "MNIST/raw", _MNIST_SUMS),
+    "fashion": Source(
+        partial(_grey, vision.FashionMNIST), _MNIST, "FashionMNIST/raw", _FASHION_SUMS
+    ),
     "kmnist": Source(partial(_grey, vision.KMNIST), _MNIST, "KMNIST/raw"),
     "emnist-letters": Source(_letters, _LETTERS, "EMNIST/raw"),
     "svhn": Source(_svhn, ("train_32x32.mat", "test_32x32.mat")),
@@ -155,6 +168,7 @@ def load(name: str, root: str | Path | None = None, download: bool = True) -> Pa
             return _download(source, folder)
     again = f"replace {', '.join(source.files)} in {place}, or delete them and load again"
     with _explained(UNREADABLE, f"{name} in {folder} can't be read", again):
+        _verify(source, place)
         return _pair(source, folder, download=False)
 
 
@@ -173,6 +187,13 @@ def _pair(source: Source, folder: Path, download: bool) -> Pair:
         train = source.read(folder, train=True, download=download)
         test = source.read(folder, train=False, download=download)
     return checked(train), checked(test)
+
+
+def _verify(source: Source, place: Path) -> None:
+    """A flipped bit in an image would be learned without a word, if the format has no checksum."""
+    for file, wanted in zip(source.files, source.sums, strict=False):
+        if hashlib.md5((place / file).read_bytes(), usedforsecurity=False).hexdigest() != wanted:
+            raise ValueError(f"{file} isn't as it was published, by its md5")
 
 
 def _download(source: Source, folder: Path) -> Pair:

@@ -25,9 +25,10 @@ from torch import Tensor
 from . import nets, records
 from .config import REPLAYS, Config, build_scholar, build_stream
 from .data import Examples, Stream, Task
-from .files import write_json
+from .faults import check_losses, check_weights, enough_memory
+from .files import sealed, write_json
 from .generators import sample
-from .learner import BLOCK, Diverged, Watch, accuracy
+from .learner import BLOCK, Watch, accuracy
 from .metrics import summary
 from .privacy import leaks
 from .quality import Judge, assess, judge
@@ -122,15 +123,17 @@ class Run:
         config, scholar, steps = self.config, self.scholar, self.config.steps or 0
         first, last = max(task - 1, 0), min(task + 1, len(self.stream) - 1)
         near = {t: self.stream[t].train.to(scholar.device) for t in range(first, last + 1)}
-        begun, losses = time.perf_counter(), []
+        begun, losses = time.perf_counter(), list[Tensor]()
         for step in range(steps):
             with seeded(config.seed, 4, scholar.observed):
                 x, y = self._drifting(near, task + step / steps)
             every, ratio = config.snapshot_every, config.replay_ratio
             losses.append(scholar.observe(x, y, snapshot_every=every, replay_ratio=ratio))
             watch(step + 1, steps)
-        if not torch.stack(losses).isfinite().all():
-            raise Diverged(f"the loss became nan or infinite in task {task}: lower the rate")
+            if len(losses) == BLOCK or step + 1 == steps:
+                check_losses(torch.stack(losses), task, step + 1 - len(losses))
+                losses.clear()
+        check_weights([scholar.solver], task, steps)
         self.state.steps += steps
         self.state.training_seconds += time.perf_counter() - begun
 
@@ -211,7 +214,10 @@ class Run:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where `saved` left off."""
         self.scholar.load_state_dict(saved["scholar"])
-        self.state = State(**saved["state"])
+        try:
+            self.state = State(**saved["state"])
+        except TypeError as error:
+            raise ValueError(f"the checkpoint is of a later version: {error}") from None
 
     def record(self) -> Record:
         """The record of a finished run, ready for JSON."""
@@ -259,12 +265,13 @@ def run(
     Raises:
         ValueError: bad options; a folder that holds another run, or a damaged checkpoint.
         Diverged: a loss became nan.
-        OSError: the folder can't be written.
+        OSError: the folder can't be written. MemoryError: the run doesn't fit.
     """
     described, folder = asdict(config), None if out is None else Path(out)
     if folder is not None and (done := records.finished(folder, described, resume, USUAL)):
         return done
-    work = Run(config, device, stream)
+    with enough_memory("for the networks"):
+        work = Run(config, device, stream)
     if folder is not None:
         records.claim(folder)
         if resume and (saved := records.load_checkpoint(folder, described, USUAL)):
@@ -280,12 +287,13 @@ def _learn(
 ) -> Record:
     """Learn the tasks that are left, and keep what was found after each."""
     while len(work.state.matrix) <= len(work.stream):
-        work.step_task(progress)
+        with enough_memory(f"in task {len(work.state.matrix[1:])}"):
+            work.step_task(progress)
         if folder is not None:
             records.save_checkpoint(folder, asdict(work.config), work.saved())
         if after_task is not None:
             after_task(work)
     record = work.record()
     if folder is not None:
-        write_json(folder / "result.json", record)
+        write_json(folder / "result.json", sealed(record))
     return record

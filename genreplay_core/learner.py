@@ -31,20 +31,26 @@ from torch import Tensor, nn
 from .adapt import adapted, optimisers
 from .capture import captured
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
-from .generators import sample
+from .faults import (
+    check_generator,
+    check_losses,
+    check_met,
+    check_weights,
+    load_optimiser,
+    outputs_of,
+    variety,
+    warn_of_collapse,
+)
 from .nets import adam, cross_entropy, descend, evaluating, flushing, pick_device
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none
 from .seeds import seeded, unmoved
 
 BLOCK = 16  # steps whose rows are drawn and dreamt at once: bounds memory, saves dispatches
+LOOK, TRIED = 512, 200  # generator steps between two looks at its dreams, and before the first
 
 Watch = Callable[[int, int], None]  # (steps done, steps in all)
 Step = Callable[[Data, Tensor], Tensor]  # (rows of one batch, a generator's weights) -> loss
-
-
-class Diverged(RuntimeError):
-    """A loss is no longer finite."""
 
 
 @dataclass
@@ -54,6 +60,8 @@ class Trainee:
     average: over which part of its steps, at their end, the network's weights are averaged; the
     mean of the weights at the ends of blocks is kept (Izmailov et al. 2018).
     lr_end: what part of the learning rates is left at the end, after half a cosine.
+    losses: (budget,), of which the first `done` are known.
+    looked: how many steps were done when the dreams were looked at last.
     """
 
     step: Step
@@ -62,7 +70,9 @@ class Trainee:
     optimisers: Sequence[torch.optim.Optimizer] = ()
     average: float = 0.0
     lr_end: float = 1.0
-    losses: list[Tensor] = field(default_factory=list)  # a vector for each block
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
+    done: int = 0
+    looked: int = 0
 
     def __post_init__(self) -> None:
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
@@ -109,8 +119,7 @@ class Trained:
 
     @staticmethod
     def of(solver: Trainee, generator: Trainee, seconds: float) -> Trained:
-        losses = [torch.cat(t.losses) if t.losses else torch.zeros(0) for t in (solver, generator)]
-        return Trained(losses[0], losses[1], seconds)
+        return Trained(solver.losses, generator.losses[: generator.done], seconds)
 
 
 @dataclass(frozen=True)
@@ -241,8 +250,7 @@ class GenerativeReplay:
 
         Args:
             dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes.
-            task_id: a new number freezes the scholar as it is now; the number of the last call
-                goes on with that task.
+            task_id: a new number freezes the scholar as it is; the last call's goes on with it.
             epochs: passes over the data, unless `steps` is given.
             replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
             steps, generator_steps: budgets; the generator's is the solver's if not given.
@@ -252,7 +260,7 @@ class GenerativeReplay:
             ValueError: what doesn't go together, budgets below 1, a task that was left already.
             Diverged: a loss became nan or infinite; says in which task and at which step.
         """
-        begun, examples = time.perf_counter(), self._read(dataloader)
+        begun, examples = time.perf_counter(), self._read(dataloader, task_id)
         budget = _budget(steps, epochs, len(examples), self.batch)
         own = _at_least_one(budget if generator_steps is None else generator_steps)
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
@@ -263,6 +271,7 @@ class GenerativeReplay:
                 if watch is not None:
                     with unmoved():  # looking must not change what is looked at
                         watch(done, total)
+                self._look(examples, generator)
             self._leave(examples, [solver, generator])
         return Trained.of(solver, generator, time.perf_counter() - begun)
 
@@ -291,17 +300,18 @@ class GenerativeReplay:
             self._fit(examples)
         examples, old = examples.to(self.device), _old_rows(replay_ratio, len(x))
         if self.observed % snapshot_every == 0:
+            self._look(examples, Trainee(self.generator_step, self.observed, done=self.observed))
             self._enter(max(self.tasks, default=-1) + 1)
         self.observed += 1
         solver, generator = Trainee(self.solver_step, 1), Trainee(self.generator_step, 1)
+        losses = []
         with self._randomness(0, self.observed), self._autocast(), flushing():
             for replay, trainees in self._passes(solver, generator):
                 mixture = self._mixture(replay, len(examples), old)
                 (batch,) = self._batches(examples, mixture, 1)
-                for trainee in trainees:
-                    trainee.losses.append(trainee.step(batch, mixture.generator_weight))
+                losses += [trainee.step(batch, mixture.generator_weight) for trainee in trainees]
         self.seen.index_add_(0, examples.y, torch.ones_like(examples.y, dtype=torch.float))
-        return solver.losses[0]
+        return losses[0]
 
     def solver_step(self, batch: Data, weight: Tensor) -> Tensor:
         """One step of the solver. The row weights are in the targets already."""
@@ -329,10 +339,13 @@ class GenerativeReplay:
         second: Step = self.generator_step
         if self.capture:
             first, second = captured(first, [self.optimiser]), captured(second, theirs)
-        return [
+        trainees = [
             Trainee(first, budget, self.solver, [self.optimiser], self.average, self.lr_end),
             Trainee(second, own, self.generator, theirs, self.generator_average, self.lr_end),
         ]
+        for trainee in trainees:
+            trainee.losses = torch.empty(trainee.budget, device=self.device)
+        return trainees
 
     def _passes(
         self, solver: Trainee, generator: Trainee
@@ -407,28 +420,36 @@ class GenerativeReplay:
 
     def _record(self, trainee: Trainee, losses: list[Tensor], start: int) -> None:
         """Keep a block's losses; the one look at them that waits for the device."""
-        block = torch.stack(losses)
-        trainee.losses.append(block)
-        if block.device.type != "meta" and not block.isfinite().all():
-            step = start + int((~block.isfinite()).nonzero()[0]) + 1
-            raise Diverged(
-                f"the loss became {float(block[step - start - 1])} in task {self.tasks[-1]} at "
-                f"step {step}: lower the learning rate, or look for extreme images"
-            )
+        trainee.done, block = start + len(losses), torch.stack(losses)
+        trainee.losses[start : trainee.done] = block
+        check_losses(block, self.tasks[-1], start)
+
+    def _look(self, examples: Examples, trained: Trainee) -> None:
+        """Now and then, and when the generator has done its steps, see whether it has collapsed;
+        it is said once."""
+        due, done = min(trained.looked + LOOK, trained.budget), trained.done
+        if self.generator is None or done < max(due, TRIED) or done == trained.looked:
+            return
+        met = self._met(examples).nonzero().squeeze(1)
+        varied = variety(self.generator, self.solver, self.past.legend, met, examples.x)
+        trained.looked = trained.budget if warn_of_collapse(varied, self.tasks[-1], done) else done
 
     # ------------------------------------------------------------ before and after a task
 
-    def _read(self, source: Any) -> Examples:
+    def _read(self, source: Any, task_id: int) -> Examples:
         """Examples on the device, known to fit the solver, the generator and the legend."""
-        with self._randomness(self.calls, 1):  # a loader may shuffle
-            examples = gather(source)
-        self._fit(examples)
+        try:
+            with self._randomness(self.calls, 1):  # a loader may shuffle
+                examples = gather(source)
+            self._fit(examples)
+        except ValueError as error:
+            raise ValueError(f"task {task_id}: {error}") from None
         return examples.to(self.device)
 
     def _fit(self, examples: Examples) -> None:
         """See that the labels are known, and with one image that the networks can take it."""
         row = examples[:1].to(self.device)
-        outputs = _outputs(self.solver, row.x)
+        outputs = outputs_of(self.solver, row.x)
         if self.legend is None:
             self.legend = identity(outputs).to(self.device)
         if self.legend.outputs != outputs:
@@ -436,7 +457,7 @@ class GenerativeReplay:
         self._check_labels(examples)
         if self.generator is not None:
             highest = examples.y.max().view(1).to(self.device)
-            _check_generator(self.generator, Examples(row.x, highest))
+            check_generator(self.generator, Examples(row.x, highest))
         if not len(self.seen):
             self.seen = torch.zeros(self.legend.codes, device=self.device)
             self.past_seen = self.seen.clone()
@@ -478,9 +499,8 @@ class GenerativeReplay:
         self.calls += 1
         for trainee in trainees:
             trainee.settle()
-        ones = torch.ones_like(examples.y, dtype=torch.float)
-        met = self.past_seen.index_add(0, examples.y, ones)
-        self.seen = torch.maximum(self.seen, met)  # a task may come in parts
+        check_weights(self._networks(), self.tasks[-1], trainees[0].done)
+        self.seen = self._met(examples)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
             parts = [part for part in (self.past_kept, chosen) if part is not None]
@@ -489,6 +509,12 @@ class GenerativeReplay:
             draw, legend = shuffled(len(examples), self.device), self.legend
             assert legend is not None
             self.regulariser.end_task(self.solver, lambda n: labelled(examples[draw(n)], legend))
+
+    def _met(self, examples: Examples) -> Tensor:
+        """(C,) how many examples of each code have been met, these included."""
+        ones = torch.ones_like(examples.y, dtype=torch.float)
+        met = self.past_seen.index_add(0, examples.y, ones)
+        return torch.maximum(self.seen, met)  # a task may come in parts
 
     def _randomness(self, *where: int) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.seed is None else seeded(self.seed, *where)
@@ -543,14 +569,16 @@ class GenerativeReplay:
             for name, module in self._modules().items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in self._optimisers():
-                optimiser.load_state_dict(state["optimisers"][name])
-            kept = {name: Examples(*pair).to(self.device) for name, pair in state["kept"].items()}
+                load_optimiser(optimiser, state["optimisers"][name])
+            parts = {name: checked(Examples(*pair)) for name, pair in state["kept"].items()}
+            kept = {name: examples.to(self.device) for name, examples in parts.items()}
             self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")
-            self.tasks = list(state["tasks"])
+            self.tasks = [int(task) for task in state["tasks"]]
             self.calls, self.observed = int(state["calls"]), int(state["observed"])
-            self.seen = state["seen"].to(self.device)
-            self.past_seen = state["past_seen"].to(self.device)
-        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            self.seen = state["seen"].float().to(self.device)
+            self.past_seen = state["past_seen"].float().to(self.device)
+            check_met(self.seen, self.past_seen, self.legend)
+        except Exception as error:  # a damaged state may raise anything
             reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
             raise ValueError(f"this state doesn't fit the scholar: {reason}") from None
 
@@ -633,33 +661,6 @@ def _capturable(device: torch.device, lr_end: float) -> bool:
     if device.type != "cuda":
         raise ValueError(f"capture needs a CUDA device, got {device.type}: leave it out")
     return True
-
-
-def _outputs(solver: nn.Module, x: Tensor) -> int:
-    """The solver's number of outputs, from one image x (1, *shape)."""
-    try:
-        with evaluating(solver):
-            out = solver(x)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the solver can't take images {tuple(x.shape[1:])}: {reason}") from None
-    if out.dim() != 2:
-        raise ValueError(f"the solver gives shape {tuple(out.shape)}, expected (N, outputs)")
-    return out.shape[1]
-
-
-def _check_generator(generator: nn.Module, row: Examples) -> None:
-    try:
-        with unmoved():
-            dream = sample(generator, 1, row.y)
-    except (IndexError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the generator can't dream class {int(row.y)}: {reason}") from None
-    if dream.shape != row.x.shape:
-        raise ValueError(
-            f"the generator makes images {tuple(dream.shape[1:])}, "
-            f"expected {tuple(row.x.shape[1:])}, the shape of the data"
-        )
 
 
 def _some_of_each(code: Tensor, count: int | None) -> Tensor:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torchvision
 
-from .files import replacing
+from .files import replacing, tidy, unsealed
 from .metrics import summary
 
 Record = dict[str, Any]
+FILES = ("result.json", "checkpoint.pt", "dreams.png", "matrices.png", ".probe")  # of a run
 
 
 def finished(
@@ -38,22 +39,33 @@ def finished(
             raise ValueError(f"{folder} holds an unfinished run: add --resume, or choose another")
         return None
     try:
-        record = json.loads(result.read_text())
+        record = unsealed(json.loads(result.read_text()))
         stored, _ = dict(record["config"]), summary(record["accuracy_matrix"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{result} is damaged, or not the record of one run: choose another folder"
+            f"{result} is damaged, or not the record of one run ({_reason(error)}): "
+            "choose another folder"
         ) from None
     _same(config, {**usual, **stored}, folder)
     if not resume:
         raise ValueError(
             f"{folder} holds this run already: add --resume to read it, or choose another"
         )
-    return dict(record)
+    tidy_run(folder)
+    return record
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _same(config: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
     mine, other = json.loads(json.dumps(config)), json.loads(json.dumps(stored))
+    if unknown := other.keys() - mine.keys():
+        raise ValueError(
+            f"{folder} holds a run of a later version, which has {', '.join(sorted(unknown))}: "
+            "update genreplay-core, or choose another folder"
+        )
     differing = [name for name, value in mine.items() if value != other.get(name)]
     if differing:
         raise ValueError(
@@ -61,18 +73,33 @@ def _same(config: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
         )
 
 
+def tidy_run(folder: Path) -> None:
+    """Remove what a process that died while it wrote has left of a run's files."""
+    for name in FILES:
+        tidy(folder / name)
+
+
 def claim(folder: Path) -> None:
-    """Make sure that the folder is there and can be written to, before anything is computed."""
+    """Make sure that the folder is there, can be written to and is tidy, before anything is
+    computed."""
     folder.mkdir(parents=True, exist_ok=True)
+    tidy_run(folder)
     with replacing(folder / ".probe") as probe:
         probe.touch()
-    (folder / ".probe").unlink()
+    (folder / ".probe").unlink(missing_ok=True)  # others may be doing this too
 
 
 def save_checkpoint(folder: Path, config: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Write the checkpoint, whole or not at all."""
-    with replacing(folder / "checkpoint.pt") as partial:
-        torch.save({"config": config, **saved}, partial)
+    """Write the checkpoint, whole or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with replacing(folder / "checkpoint.pt") as partial, open(partial, "wb") as file:
+        try:
+            torch.save({"config": config, **saved}, file)
+        except RuntimeError as error:  # torch hides what kept it from writing
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load_checkpoint(
@@ -93,12 +120,29 @@ def load_checkpoint(
                 raise ValueError
         saved = torch.load(path, map_location="cpu", weights_only=True)
         stored, parts = dict(saved["config"]), {part: saved[part] for part in ("scholar", "state")}
+        _check_state(parts["state"])
+        json.dumps(stored)
     except Exception:  # a damaged file may raise anything
         raise ValueError(
             f"{path} is damaged or no checkpoint of ours: remove it to start anew"
         ) from None
     _same(config, {**usual, **stored}, folder)
     return parts
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Raise something if no run can go on from there."""
+    matrix, numbers = state["matrix"], [state[n] for n in ("steps", "training_seconds", "seconds")]
+    accuracies = torch.tensor(matrix)  # (tasks learned + 1, T)
+    rest = {name: part for name, part in state.items() if name != "dreams"}
+    json.dumps(rest, allow_nan=False)
+    if not (
+        2 <= len(accuracies) <= accuracies.shape[1] + 1
+        and ((accuracies >= 0) & (accuracies <= 1)).all()
+        and all(type(number) in (int, float) and number > 0 for number in numbers)
+        and all(dream.dtype == torch.uint8 for dream in state["dreams"])
+    ):
+        raise ValueError
 
 
 def environment(device: torch.device) -> dict[str, Any]:

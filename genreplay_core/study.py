@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from .config import Config
+from .files import unsealed
 from .metrics import interval
 from .records import Record
 
@@ -102,9 +103,11 @@ def read(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
+        if path.stem.startswith("."):  # no folder above is to be written to
+            raise ValueError("a study's file is named like its result: begin with a letter")
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
         return _study(path, declared)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -248,13 +251,14 @@ def loaded(path: str | Path) -> dict[str, Any]:
         OSError: the file can't be read.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = unsealed(json.loads(Path(path).read_text(encoding="utf-8")))
         for row in found["rows"]:
             row.update(_summary(row["runs"]))  # not taken on trust
         if not _whole(found):
             raise ValueError
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged, or no result of a study") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f" ({' '.join(str(error).split())[:200]})" if str(error) else ""
+        raise ValueError(f"{path} is damaged, or no result of a study{reason}") from None
     return dict(found)
 
 

@@ -36,8 +36,8 @@ import torch
 from . import records, study
 from .batched import obstacle, run_together
 from .experiment import run
-from .files import write_json
-from .learner import Diverged
+from .faults import Diverged
+from .files import sealed, tidy, write_json
 from .nets import pick_device
 from .records import Record
 from .study import Row, Study
@@ -79,7 +79,7 @@ def sweep(
     missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
         records.claim(out)
-        _tidy(out, f".{wanted.name}.json.*")
+        tidy(out / f"{wanted.name}.json")
         with _closing(_ending(missing, work / wanted.name, device, together)) as ended:
             for job, record in ended:
                 done[job[0].name, job[1]] = record
@@ -95,7 +95,7 @@ def _kept(
     """The result so far, which is written down."""
     asked = [wanted.source, "--out", out.as_posix(), *["--together"] * together]
     found = study.result(wanted, done, shlex.join(["genreplay", "sweep", *asked]))
-    write_json(out / f"{wanted.name}.json", found)
+    write_json(out / f"{wanted.name}.json", sealed(found))
     return found
 
 
@@ -220,19 +220,12 @@ def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
 
     with ALONE, _one_thread():
         place = folder / study.folder_of(row, seed)
-        _tidy(place, ".*")
         try:
             record = run(row.config(seed), place, resume=True, device=device, progress=progress)
         except Diverged as error:  # a finding too
             where = records.environment(pick_device(device))
             record = {"failed": str(error), "environment": where, "seconds": 0.0}
     return job, record
-
-
-def _tidy(folder: Path, temporary: str) -> None:
-    """Remove what a process that died while it wrote has left."""
-    for path in folder.glob(temporary):
-        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -31,8 +31,9 @@ from genreplay_core.batched import (
 from genreplay_core.config import Config, build_stream
 from genreplay_core.data import Examples, identity, legend_for
 from genreplay_core.experiment import run
+from genreplay_core.faults import Diverged
 from genreplay_core.generators import conv_vae, conv_wgan, dream, mlp_flow, mlp_vae, mlp_wgan
-from genreplay_core.learner import Diverged, GenerativeReplay
+from genreplay_core.learner import GenerativeReplay
 from genreplay_core.metrics import summary
 from genreplay_core.nets import adam, conv_encoder, conv_solver, mlp_decoder, mlp_solver
 from genreplay_core.regularisers import SI

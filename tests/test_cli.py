@@ -19,7 +19,7 @@ from genreplay_core import __version__, cli, experiment, report
 from genreplay_core import config as configs
 from genreplay_core.cli import MEASURES, main
 from genreplay_core.config import Config
-from genreplay_core.files import write_json
+from genreplay_core.files import unsealed, write_json
 
 TINY = [
     *("--device", "cpu", "--tasks", "2", "--steps", "3"),
@@ -121,7 +121,7 @@ def test_three_learners_are_compared_and_the_tables_say_what_the_file_holds(tmp_
     found = tables(printed.out)
     assert list(found) == list(runs)
     for name, record in runs.items():
-        assert json.loads((out / name / "result.json").read_text()) == record
+        assert unsealed(json.loads((out / name / "result.json").read_text())) == record
         exact = [[100 * value for value in row] for row in record["accuracy_matrix"]]
         for said, row in zip(found[name], exact, strict=True):
             assert said == pytest.approx(row, abs=0.0501)  # rounded to 0.1 percent
@@ -330,7 +330,7 @@ def swept(tmp_path_factory):
     """The result of a sweep."""
     folder = tmp_path_factory.mktemp("swept")
     assert main(["sweep", *sweep_argv(folder)]) == 0
-    return json.loads((folder / "results" / "help.json").read_text())
+    return unsealed(json.loads((folder / "results" / "help.json").read_text()))
 
 
 @pytest.fixture

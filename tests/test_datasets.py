@@ -12,6 +12,7 @@ import struct
 import tarfile
 import urllib.request
 import zipfile
+from dataclasses import replace
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
@@ -143,6 +144,8 @@ def publish(name, files, monkeypatch):
         return page
     kind = {"mnist": vision.MNIST, "fashion": vision.FashionMNIST, "kmnist": vision.KMNIST}[name]
     page = {f"{file}.gz": gzip.compress(body) for file, body in files.items()}
+    told = replace(SOURCES[name], sums=tuple(sums.values()) if SOURCES[name].sums else ())
+    monkeypatch.setitem(SOURCES, name, told)
     monkeypatch.setattr(kind, "resources", [(file, md5(body)) for file, body in page.items()])
     return page
 
@@ -392,10 +395,10 @@ def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     def forbidden(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    store("mnist", small_set("mnist")[1], tmp_path)
+    store("kmnist", small_set("kmnist")[1], tmp_path)
     monkeypatch.setattr(vision.mnist, "read_image_file", forbidden)
     with pytest.raises(ValueError, match=r"mnist in .* can't be read .*Permission denied") as error:
-        load("mnist", tmp_path)
+        load("kmnist", tmp_path)
     one_line(error)
 
 
@@ -436,6 +439,19 @@ def test_the_data_folder_is_root_then_variable_then_cache(tmp_path, monkeypatch)
 
 def test_the_variable_is_what_load_reads(tmp_path, monkeypatch, network):
     expected, files = small_set("fashion")
+    publish("fashion", files, monkeypatch)
     store("fashion", files, tmp_path)
     monkeypatch.setenv("GENREPLAY_DATA", str(tmp_path))
     assert_equal(load("fashion"), expected)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion"])
+def test_a_single_flipped_bit_in_an_image_is_noticed(name, tmp_path, monkeypatch, network):
+    _, files = small_set(name)
+    publish(name, files, monkeypatch)
+    images = SOURCES[name].files[0]
+    body = bytearray(files[images])
+    body[-1] ^= 1
+    store(name, {**files, images: bytes(body)}, tmp_path)
+    with pytest.raises(ValueError, match=f"{images} isn't as it was published, by its md5"):
+        load(name, tmp_path)

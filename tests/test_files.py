@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from genreplay_core import files
-from genreplay_core.files import replacing, write_json
+from genreplay_core.files import replacing, sealed, tidy, unsealed, write_json
 
 
 def test_what_was_written_replaces_the_old_file_and_leaves_nothing_beside_it(tmp_path):
@@ -133,3 +133,49 @@ def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path, value)
 def test_a_folder_that_is_not_there_is_an_error_with_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         write_json(tmp_path / "absent" / "result.json", [1])
+
+
+# ---------------------------------------------------------------- what is left, and what changed
+
+
+def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
+    left = [tmp_path / ".a[1].json.4711", tmp_path / ".a[1].json.12"]
+    others = [tmp_path / name for name in ("a[1].json", ".a1.json.12", ".b.json.12", ".a[1].jso")]
+    for path in (*left, *others):
+        path.touch()
+    tidy(tmp_path / "a[1].json")
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    tidy(tmp_path / "absent" / "a.json")
+
+
+def test_a_file_that_cannot_be_written_is_named_without_its_temporary_name(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"Is a directory: '.*/taken'"):
+        write_json(tmp_path / "taken", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_an_error_of_the_writer_s_own_is_left_as_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source"), replacing(tmp_path / "copy") as partial:
+        partial.write_bytes((tmp_path / "source").read_bytes())
+
+
+CONTENT = {"matrix": [[0.1, 1 / 3], [1e-17, 1.0]], "name": "naïve", "none": None, "n": 3}
+
+
+def test_what_was_sealed_comes_back_through_a_file(tmp_path):
+    write_json(tmp_path / "a.json", sealed(CONTENT))
+    assert unsealed(json.loads((tmp_path / "a.json").read_text())) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 4}, {"matrix": [[0.1, 1 / 3], [1e-17, 0.9]]}, {"more": 1}, {"checksum": "0" * 16}],
+)
+def test_a_change_to_what_was_sealed_is_noticed(change):
+    with pytest.raises(ValueError, match="its checksum is another"):
+        unsealed({**sealed(CONTENT), **change})
+
+
+def test_a_file_from_before_there_were_checksums_is_taken():
+    assert unsealed(CONTENT) == CONTENT

@@ -35,7 +35,8 @@ from genreplay_core import (
     split,
 )
 from genreplay_core.data import Data, Examples, identity, labelled, legend_for
-from genreplay_core.learner import BLOCK, Diverged
+from genreplay_core.faults import Diverged
+from genreplay_core.learner import BLOCK
 from genreplay_core.regularisers import Regulariser
 from genreplay_core.replay import Hard, Past, Strategy
 

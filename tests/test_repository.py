@@ -23,7 +23,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Each module may import only from those before it.
 ORDER = (
     *("seeds", "files", "data", "nets", "datasets", "metrics", "plots", "records", "quality"),
-    *("adapt", "generators", "replay", "regularisers", "capture", "learner", "privacy", "config"),
+    *(
+        "adapt",
+        "generators",
+        "replay",
+        "regularisers",
+        "capture",
+        "faults",
+        "learner",
+        "privacy",
+        "config",
+    ),
     *(
         "experiment",
         "batched",

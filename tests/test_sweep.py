@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from genreplay_core import batched, experiment, study, sweep
-from genreplay_core.files import write_json
-from genreplay_core.learner import Diverged
+from genreplay_core.faults import Diverged
+from genreplay_core.files import unsealed, write_json
 
 TINY = """
 title = "Tiny"
@@ -71,7 +71,7 @@ def matrices(result):
 
 
 def result_in(folder: Path):
-    return json.loads((folder / "out" / "tiny.json").read_text())
+    return unsealed(json.loads((folder / "out" / "tiny.json").read_text()))
 
 
 def hidden(folder: Path) -> list[Path]:
