@@ -108,6 +108,7 @@ def _sweep_command(commands: Any) -> None:
     add("studies", nargs="+", type=Path, metavar="FILE.toml")
     add("--out", type=Path, default=Path("results"), metavar="DIR", help="default results")
     add("--work", type=Path, default=Path("runs/sweep"), metavar="DIR", help="default runs/sweep")
+    add("--only", nargs="+", default=[], metavar="ROW", help="run these rows and no others")
     add("--workers", type=int, metavar="N", help="runs side by side; default one on each core")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, to run there")
     add("--together", action="store_true", help="learn a row's seeds as one batched run")
@@ -335,6 +336,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
             wanted,
             arguments.out,
             arguments.work,
+            only=arguments.only,
             workers=arguments.workers,
             scheduler=arguments.scheduler,
             device=arguments.device,

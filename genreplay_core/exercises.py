@@ -166,6 +166,26 @@ EXERCISES: dict[str, Exercise] = {
         [([ONES], [ONES]), ([ONES, TWOS], [ONES, 2 * ONES]), ([TWOS, ONES], [TWOS, ONES])],
         "every number of every array must be the very same",
     ),
+    "conditional-replay-1": number(
+        0.2 * 0.9**4,
+        "the share is multiplied anew in each generation",
+        traps={
+            0.2 * (1 - 4 * 0.1): "that takes off the same amount each time, not the same part",
+            0.2 * 0.9**5: "count the generations that come after the first",
+        },
+    ),
+    "conditional-replay-2": choice(
+        "too high",
+        {
+            "right": "which of the thirty did you pick, and why was it ahead?",
+            "too low": "you picked the luckiest of thirty, not the unluckiest",
+        },
+    ),
+    "conditional-replay-3": function(
+        lambda met, n: [c for i, c in enumerate(met) for _ in range((n - 1 - i) // len(met) + 1)],
+        [([0, 1], 4), ([0, 1, 5], 7), ([3, 2, 8, 9], 3), ([4], 2)],
+        "n divided by the number of classes for each, and one more for the first few",
+    ),
     "your-own-1": number(
         7,
         "count the classes of all tasks before it, then go on from there",

@@ -54,6 +54,7 @@ def sweep(
     out: str | Path,
     work: str | Path = "runs/sweep",
     *,
+    only: Sequence[str] = (),
     workers: int | None = None,
     scheduler: str | None = None,
     device: str = "auto",
@@ -64,6 +65,7 @@ def sweep(
 
     Args:
         out: folder of results. work: folder of the runs, which a cluster's workers must see.
+        only: names of the rows to be run; all if none is named.
         workers: runs side by side; None for one on each core, or one on an accelerator.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
         device: see `nets.pick_device`.
@@ -76,7 +78,8 @@ def sweep(
     """
     out, work = Path(out), Path(work).absolute()  # workers may have another current folder
     done = study.stored(wanted, out / f"{wanted.name}.json")
-    missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done]
+    rows = _chosen(wanted, only)
+    missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done and job[0] in rows]
     with _backend(workers, scheduler, device):
         records.claim(out)
         tidy(out / f"{wanted.name}.json")
@@ -87,6 +90,14 @@ def sweep(
                 if finished is not None:
                     finished(job, record, len(done), len(wanted.jobs))
     return _kept(wanted, done, out, together)
+
+
+def _chosen(wanted: Study, only: Sequence[str]) -> list[Row]:
+    rows = {row.name: row for row in wanted.rows}
+    if unknown := [name for name in only if name not in rows]:
+        known = ", ".join(f"'{name}'" for name in rows)
+        raise ValueError(f"'{wanted.name}' has no row '{unknown[0]}': choose from {known}")
+    return [rows[name] for name in only or rows]
 
 
 def _kept(

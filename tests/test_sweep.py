@@ -176,6 +176,15 @@ def test_workers_are_told_where_the_folder_of_runs_is_whatever_their_own(tmp_pat
 # ---------------------------------------------------------------- nothing is repeated
 
 
+def test_some_rows_may_be_run_and_the_others_later(tmp_path):
+    result, ended = sweeping(tmp_path, only=["exact"])
+    assert ended == [("exact", 0), ("exact", 1)]
+    assert (result["finished"], result["wanted"]) == (2, 4)
+    assert sweeping(tmp_path)[1] == [("none", 0), ("none", 1)]
+    with pytest.raises(ValueError, match="'tiny' has no row 'excat': choose from 'none', 'exact'"):
+        sweeping(tmp_path, only=["none", "excat"])
+
+
 def test_a_finished_sweep_does_nothing_again(tmp_path, swept):
     shutil.copytree(swept.folder / "out", tmp_path / "out")
     result, ended = sweeping(tmp_path)
