@@ -48,7 +48,7 @@
 
   function rowsOf(study, look) {
     const at = axis(study.rows);
-    const head = ["setting", "seeds", "accuracy", "95 % interval", ""];
+    const head = ["setting", "seeds", "accuracy", "95 % interval"];
     const table = element("table", { className: "gr-rows" });
     table.createTHead().append(element("tr", {}, ...head.map((h) => element("th", { scope: "col" }, h))));
     const body = table.createTBody();
@@ -56,8 +56,9 @@
       const reach = row.low === null ? "" : `${percent(row.low)} to ${percent(row.high)}`;
       const open = element("button", { type: "button", className: "gr-link" }, row.name);
       open.addEventListener("click", () => look(i));
-      const cells = [open, row.runs.length, percent(row.mean), reach, drawing(row, at)];
-      body.append(element("tr", {}, ...cells.map((cell) => element("td", {}, cell))));
+      const setting = element("td", {}, open, drawing(row, at));
+      const cells = [row.runs.length, percent(row.mean), reach];
+      body.append(element("tr", {}, setting, ...cells.map((cell) => element("td", {}, cell))));
     });
     return table;
   }
