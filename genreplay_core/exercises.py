@@ -68,6 +68,14 @@ def function(like: Callable[..., Any], cases: Sequence[tuple], hint: str) -> Exe
 
 ONES, TWOS = np.ones((2, 2)), np.array([[2.0, 2.0], [2.0, 2.0 + 1e-6]])
 
+
+def euler(x: Any, velocity: Callable[..., Any], steps: int) -> Any:
+    """Where x is carried from t = 0 to 1."""
+    for k in range(steps):
+        x = x + velocity(x, k / steps) / steps
+    return x
+
+
 EXERCISES: dict[str, Exercise] = {
     "forgetting-1": number(
         1 / 10,
@@ -131,6 +139,50 @@ EXERCISES: dict[str, Exercise] = {
             ([[1.0, 9.0], [9.0, 1.0], [2.0, 2.0]], [1.0, 1.0]),
         ],
         "a row counts once, if it lies in any ball; each column has its own radius",
+    ),
+    "a-gan-1": number(
+        1.2,
+        "set the derivative of the penalty less the gap to 0",
+        traps={
+            1.0: "that is what the penalty asks for, but a little more slope widens the gap",
+            1.4: "the derivative of a square has a factor of 2",
+            0.8: "the critic wants the gap large, so it goes above 1",
+        },
+    ),
+    "a-gan-2": function(
+        lambda slopes: (np.linalg.norm(np.reshape(slopes, (len(slopes), -1)), axis=1) - 1) ** 2,
+        [([[3.0, 4.0], [0.0, 1.0]],), (np.stack([ONES, TWOS]),), (TWOS.reshape(2, 1, 2, 1),)],
+        "one length for each image: the root of the sum of all its squares, then less 1, squared",
+    ),
+    "a-gan-3": choice(
+        "the batch",
+        {"the point": "try it in training mode: what does batch norm subtract?"},
+    ),
+    "flow-matching-1": number(
+        2.8,
+        "first where the pixel is, then the way to the guess, divided by the time that is left",
+        traps={
+            3.0: "that is the velocity of this one path; the network knows neither noise nor image",
+            2.85: "the network doesn't know where the path began, only where the pixel is",
+            2.1: "the way is right; divide it by the time that is left",
+            8.4: "three quarters of the time are left, not one quarter",
+        },
+    ),
+    "flow-matching-2": function(
+        euler,
+        [
+            (ONES, lambda x, t: 2 * x, 1),
+            (ONES, lambda x, t: 2 * t + 0 * x, 4),
+            (TWOS, lambda x, t: (1 - x) / (1 - t), 5),
+        ],
+        "each step asks for the velocity where it begins, in place and in time",
+    ),
+    "flow-matching-3": choice(
+        "straighter",
+        {
+            "as bent": "compare the dreams of a single step with those of ten, before and after",
+            "more bent": "each noise now belongs to one image: what is left to average?",
+        },
     ),
     "generative-replay-1": number(
         3.0,

@@ -94,8 +94,9 @@ def dreams(rows: Sequence[tuple[str, ArrayLike | Tensor]]) -> Figure:
     pictures = [_pictures(images, title) for title, images in rows]
     longest = max(len(p) for p in pictures)
     strips = [_strip(p, longest) for p in pictures]
-    width = min(10.0, 1.2 + 0.75 * longest)
-    height = sum((width - 1.2) * s.shape[0] / s.shape[1] for s in strips) + 0.06 * len(strips)
+    margin = 0.4 + 0.075 * max(len(title) for title, _ in rows)  # inches that the titles take
+    width = min(10.0, margin + 0.75 * longest)
+    height = sum((width - margin) * s.shape[0] / s.shape[1] for s in strips) + 0.06 * len(strips)
     figure = _sheet(width, height + 0.1)
     axes = figure.subplots(len(strips), 1, squeeze=False).flat
     for ax, strip, (title, _) in zip(axes, strips, rows, strict=True):
