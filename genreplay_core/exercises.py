@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 Exercise = Callable[[Any], str | None]
 
@@ -67,6 +68,8 @@ def function(like: Callable[..., Any], cases: Sequence[tuple], hint: str) -> Exe
 # ---------------------------------------------------------------- the exercises
 
 ONES, TWOS = np.ones((2, 2)), np.array([[2.0, 2.0], [2.0, 2.0 + 1e-6]])
+LOW = np.array([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0]])
+HIGH = np.array([[4.0, 2.0, 0.0], [-3.0, 1.0, 5.0]])
 
 
 def euler(x: Any, velocity: Callable[..., Any], steps: int) -> Any:
@@ -217,6 +220,31 @@ EXERCISES: dict[str, Exercise] = {
         lambda before, after: int(all((a == b).all() for a, b in zip(before, after, strict=True))),
         [([ONES], [ONES]), ([ONES, TWOS], [ONES, 2 * ONES]), ([TWOS, ONES], [TWOS, ONES])],
         "every number of every array must be the very same",
+    ),
+    "labels-1": number(
+        1 / (1 + np.exp(0.5)),
+        "divide both outputs by 4, then take the softmax of the two",
+        traps={
+            1 / (1 + np.exp(2)): "that is at a temperature of 1",
+            1 / (1 + np.exp(8)): "divide by the temperature: it makes the label flatter",
+            1 / (1 + np.exp(-0.5)): "that is the probability of the 4",
+            0.25 / (1 + np.exp(2)): "divide the outputs, not the probability",
+        },
+    ),
+    "labels-2": choice(
+        "less weight",
+        {
+            "more weight": "how long is the gradient of a dream's row without the factor?",
+            "the same weight": "Adam rescales the sum of both parts, not each part by itself",
+        },
+    ),
+    "labels-3": function(
+        lambda new, old, temperature: (
+            -(temperature**2)
+            * (softmax(old / temperature, 1) * log_softmax(new / temperature, 1)).sum(1).mean()
+        ),
+        [(LOW, HIGH, 1.0), (HIGH, LOW, 2.0), (LOW, 3 * HIGH, 4.0)],
+        "both are divided by T before the softmax, and the loss is multiplied by its square",
     ),
     "conditional-replay-1": number(
         0.2 * 0.9**4,
