@@ -8,7 +8,6 @@ figures and leaves the others.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,19 +32,19 @@ def full(request: pytest.FixtureRequest) -> bool:
 def figures(full: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """What the test finds, which is kept if it passes at full size."""
     found: dict[str, Any] = {}
-    begun, failed = time.perf_counter(), request.session.testsfailed
+    failed = request.session.testsfailed
     yield found
     if full and found and request.session.testsfailed == failed:
-        keep(request.node.originalname.removeprefix("test_"), found, time.perf_counter() - begun)
+        keep(request.node.originalname.removeprefix("test_"), found)
 
 
-def keep(name: str, found: dict[str, Any], seconds: float) -> None:
+def keep(name: str, found: dict[str, Any]) -> None:
     """Put a test's figures beside those that are kept already."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"found": {}}
     kept["command"] = "pytest -m trust"
     kept["found"][name] = {
+        **kept["found"].get(name, {}),  # of its other parameters
         **found,
-        "seconds": round(seconds, 1),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "environment": records.environment(torch.device("cpu")),
     }

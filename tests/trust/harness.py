@@ -52,6 +52,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, which is one line."""
+    assert "\n" not in str(error)
+    return str(error)
+
+
 def same(one: Any, other: Any) -> bool:
     """Equal to the bit, tensors included."""
     if torch.is_tensor(one):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import in_a_process, same
+from harness import in_a_process, one_line, same
 
 from genreplay_core import cli, study
 from genreplay_core.config import Config
@@ -73,11 +73,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def whole() -> list[list[float]]:
     return run(CHOSEN, device="cpu")["accuracy_matrix"]
-
-
-def one_line(error: BaseException) -> str:
-    assert "\n" not in str(error)
-    return str(error)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
