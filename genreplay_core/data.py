@@ -191,7 +191,7 @@ def checked(examples: Examples) -> Examples:
             0; pixels that are nan or outside [0, 1] (uint8 needs no check).
     """
     x, y = examples.x, examples.y
-    if len(x) == 0:
+    if x.dim() == 0 or len(x) == 0:
         raise ValueError("the task is empty: give at least one example")
     if y.shape != (len(x),):
         raise ValueError(

@@ -200,9 +200,9 @@ def warn_of_collapse(found: Variety, task: int, step: int) -> bool:
     if collapsed:
         warnings.warn(
             f"the generator has collapsed in task {task} at step {step}: its dreams have "
-            f"{found.variance:.1%} of the images' variance, and {found.entropy:.0%} of the entropy "
-            "of the classes asked for. What it doesn't dream will be forgotten: go back to the "
-            "checkpoint, lower its learning rate, or take another generator",
+            f"{found.variance:.2g} of the images' variance and {found.entropy:.2g} of the entropy "
+            "of the classes asked for (1 is all of it). What it doesn't dream will be forgotten: "
+            "go back to the checkpoint, lower its learning rate, or take another generator",
             Collapsed,
             stacklevel=2,
         )

@@ -213,3 +213,30 @@ def test_dependencies_have_a_lower_bound_and_nothing_else():
 def test_the_version_stands_the_same_everywhere():
     assert genreplay_core.__version__ == PROJECT["version"]
     assert f"version: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Package -> version of a file of constraints."""
+    lines = (ROOT / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_lowest_versions_that_are_tested_are_the_lowest_allowed():
+    lowest = dict(d.split(">=") for d in PROJECT["dependencies"])
+    tested = pinned("constraints-lowest.txt")
+    assert tested.keys() == lowest.keys()
+    assert all(tested[name].removesuffix(".0") == lowest[name] for name in lowest)
+
+
+def test_the_locked_environment_holds_every_dependency_and_satisfies_it():
+    locked = pinned("constraints-dev.txt")
+    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    for name, bound in (re.split(">=", one.split(",")[0]) for one in wanted):
+        least = tuple(int(n) for n in re.findall(r"\d+", bound))
+        assert tuple(int(n) for n in re.findall(r"\d+", locked[name])) >= least, name
+
+
+def test_the_audit_and_the_two_kinds_of_environment_are_in_the_workflow():
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    for word in ("constraints-dev.txt", "constraints-lowest.txt", "pip-audit", ".ci/run"):
+        assert word in workflow
