@@ -2,16 +2,19 @@
 # # 1. Measure forgetting
 #
 # *About 3 hours. No GPU needed, and no network: the data come with scikit-learn. You need to know
-# what a gradient step is, and a little PyTorch. Chapter to read before: "Watch a network forget".*
+# what a gradient step is, and a little PyTorch. Chapter to read before: "Watch a network
+# forget".*
 #
-# A network learns two kinds of digits, then two others, and so on. In the end it knows the last two.
-# To say *how much* it forgot, you need a measure; to trust the measure, you need to have written it
-# once. You will write five small functions, each of one idea, and then watch a network forget.
+# A network learns two kinds of digits, then two others, and so on. In the end it knows the last
+# two. To say *how much* it forgot, you need a measure; to trust the measure, you need to have
+# written it once. You will write five small functions, each of one idea, and then watch a network
+# forget.
 #
-# **How to work.** Replace each `raise NotImplementedError` by your code, run the cell, and run the
-# `check` below it: it runs the public tests on what the notebook holds at that moment, and says which
-# idea is missing. In a terminal, `pytest -k 1a` does the same with the notebook as it was saved. You
-# may use all of PyTorch; of `genreplay_core`, only what a notebook imports for you.
+# **How to work.** Replace each `raise NotImplementedError` by your code, run the cell, and run
+# the `check` below it: it runs the public tests on what the notebook holds at that moment, and
+# says which idea is missing. In a terminal, `pytest -k 1a` does the same with the notebook as it
+# was saved. You may use all of PyTorch; of `genreplay_core`, only what a notebook imports for
+# you.
 
 # %%
 import torch
@@ -23,9 +26,9 @@ from genreplay_core.course import check
 # %% [markdown]
 # ## 1a. One step of training
 #
-# A solver takes images `x`, shape `(N, ...)`, and gives one number (*logit*) for each class, `(N, K)`.
-# The labels `y` are whole numbers, `(N,)`. The loss is the cross-entropy, **averaged** over the
-# images; `F.cross_entropy` takes logits as they are and does the softmax itself.
+# A solver takes images `x`, shape `(N, ...)`, and gives one number (*logit*) for each class, `(N,
+# K)`. The labels `y` are whole numbers, `(N,)`. The loss is the cross-entropy, **averaged** over
+# the images; `F.cross_entropy` takes logits as they are and does the softmax itself.
 #
 # Take one step with the optimiser, and return the loss as it was *before* the step.
 
@@ -51,9 +54,9 @@ check("1a", globals())
 # %% [markdown]
 # ## 1b. Accuracy, in eval mode
 #
-# Layers such as dropout behave differently in training. Whoever measures wants them in *eval mode*, and
-# must leave the network in the mode in which it was found, or the training that goes on afterwards is
-# another one. And no gradient is needed: `torch.no_grad()`.
+# Layers such as dropout behave differently in training. Whoever measures wants them in *eval
+# mode*, and must leave the network in the mode in which it was found, or the training that goes
+# on afterwards is another one. And no gradient is needed: `torch.no_grad()`.
 
 
 # %%
@@ -78,9 +81,10 @@ check("1b", globals())
 # %% [markdown]
 # ## 1c. The accuracy matrix
 #
-# All measures of forgetting are read off one table. Test the solver on *every* task: once untrained,
-# and once after each task. With $T$ tasks that is a matrix $R$ of $T + 1$ rows and $T$ columns, counted
-# from 0: row $i$ holds the accuracies after $i$ tasks, so row 0 is the untrained solver.
+# All measures of forgetting are read off one table. Test the solver on *every* task: once
+# untrained, and once after each task. With $T$ tasks that is a matrix $R$ of $T + 1$ rows and $T$
+# columns, counted from 0: row $i$ holds the accuracies after $i$ tasks, so row 0 is the untrained
+# solver.
 #
 # | | task 0 | task 1 |
 # | --- | ---: | ---: |
@@ -88,8 +92,8 @@ check("1b", globals())
 # | after task 0 | 0.98 | 0.12 |
 # | after task 1 | 0.70 | 0.96 |
 #
-# Tasks that are yet to come are tested too. The *average accuracy* of a learner is what it reaches
-# on all tasks at the very end: here (0.70 + 0.96) / 2.
+# Tasks that are yet to come are tested too. The *average accuracy* of a learner is what it
+# reaches on all tasks at the very end: here (0.70 + 0.96) / 2.
 
 
 # %%
@@ -118,15 +122,15 @@ check("1c", globals())
 # %% [markdown]
 # ## 1d. Forgetting
 #
-# How far did each task fall below the best that was ever reached on it? Chaudhry, Dokania, Ajanthan
-# and Torr (2018) define, for each task $j$ but the last,
+# How far did each task fall below the best that was ever reached on it? Chaudhry, Dokania,
+# Ajanthan and Torr (2018) define, for each task $j$ but the last,
 #
 # $$ f_j = \max_{j < i < T} R_{i,j} - R_{T,j} , $$
 #
-# and forgetting is the mean of the $f_j$. Mind the range of $i$: from the row in which task $j$ has
-# just been learned (with our counting, row $j + 1$) to the row before the last. A task may also end
-# *above* its best so far; then $f_j$ is negative, and it stays negative. With a single task there is
-# nothing to forget: the answer is 0.
+# and forgetting is the mean of the $f_j$. Mind the range of $i$: from the row in which task $j$
+# has just been learned (with our counting, row $j + 1$) to the row before the last. A task may
+# also end *above* its best so far; then $f_j$ is negative, and it stays negative. With a single
+# task there is nothing to forget: the answer is 0.
 
 
 # %%
@@ -146,10 +150,10 @@ check("1d", globals())
 # ## 1e. Transfer, backward and forward
 #
 # Two measures of Lopez-Paz and Ranzato (2017). *Backward transfer*: what did later tasks do to an
-# earlier one? Accuracy at the end less accuracy right after learning it, averaged over all tasks but
-# the last. *Forward transfer*: what did earlier tasks do for a later one? Accuracy just *before*
-# learning it less accuracy of the untrained solver, averaged over all tasks but the first. With a
-# single task both are 0.
+# earlier one? Accuracy at the end less accuracy right after learning it, averaged over all tasks
+# but the last. *Forward transfer*: what did earlier tasks do for a later one? Accuracy just
+# *before* learning it less accuracy of the untrained solver, averaged over all tasks but the
+# first. With a single task both are 0.
 
 
 # %%
@@ -175,7 +179,8 @@ check("1e", globals())
 # %% [markdown]
 # ## See it
 #
-# All five together. Nothing is to be written here: if your functions are right, it runs, in seconds.
+# All five together. Nothing is to be written here: if your functions are right, it runs, in
+# seconds.
 
 # %%
 import copy

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 2. A variational autoencoder
 #
-# *About 4 hours. No GPU needed, and no network. You need to know what a normal distribution and an
-# expectation are. Chapter to read before: "A VAE, from its equation to the core's class".*
+# *About 4 hours. No GPU needed, and no network. You need to know what a normal distribution and
+# an expectation are. Chapter to read before: "A VAE, from its equation to the core's class".*
 #
-# To replay the past you need something that dreams it. A VAE is two networks: an *encoder* gives, for
-# each image, a normal distribution of latents, by its mean and the logarithm of its variance; a
-# *decoder* turns a latent into an image. You will write the four lines on which everything hangs, and
-# then put them together.
+# To replay the past you need something that dreams it. A VAE is two networks: an *encoder* gives,
+# for each image, a normal distribution of latents, by its mean and the logarithm of its variance;
+# a *decoder* turns a latent into an image. You will write the four lines on which everything
+# hangs, and then put them together.
 #
 # Work as in the first assignment: replace each `raise NotImplementedError`, run the cell, run the
 # `check` below it. Every part is judged alone: an error in one doesn't follow you into the next.
@@ -25,13 +25,13 @@ from genreplay_core.course import check
 # %% [markdown]
 # ## 2a. The Kullback-Leibler divergence
 #
-# For each image, how far is the encoder's distribution from the standard normal? With mean $\mu_d$ and
-# variance $\sigma_d^2$ in each of $D$ latent dimensions,
+# For each image, how far is the encoder's distribution from the standard normal? With mean
+# $\mu_d$ and variance $\sigma_d^2$ in each of $D$ latent dimensions,
 #
 # $$ \mathrm{KL} = \tfrac12 \sum_{d=1}^{D} \left( \sigma_d^2 + \mu_d^2 - 1 - \log \sigma_d^2 \right) . $$
 #
-# The encoder gives $\log \sigma_d^2$, the log *variance*: any number will do for it, and the variance is
-# positive all the same. **Sum over latent dimensions, one number for each image.**
+# The encoder gives $\log \sigma_d^2$, the log *variance*: any number will do for it, and the
+# variance is positive all the same. **Sum over latent dimensions, one number for each image.**
 
 
 # %%
@@ -48,10 +48,11 @@ check("2a", globals())
 # %% [markdown]
 # ## 2b. Reparameterisation
 #
-# The decoder wants a latent drawn from $N(\mu, \sigma^2)$. A random draw has no gradient; but a draw can
-# be written as a function of the mean, the deviation, and *noise that depends on nothing*: standard
-# normal numbers, scaled and shifted. Through that function the gradient reaches the encoder. Mind that
-# a deviation is the square root of a variance, and you have the variance's logarithm.
+# The decoder wants a latent drawn from $N(\mu, \sigma^2)$. A random draw has no gradient; but a
+# draw can be written as a function of the mean, the deviation, and *noise that depends on
+# nothing*: standard normal numbers, scaled and shifted. Through that function the gradient
+# reaches the encoder. Mind that a deviation is the square root of a variance, and you have the
+# variance's logarithm.
 
 
 # %%
@@ -68,16 +69,17 @@ check("2b", globals())
 # %% [markdown]
 # ## 2c. The evidence lower bound
 #
-# Pixels lie between 0 and 1. The decoder gives a logit for each of them, and the image's likelihood is
-# measured by the binary cross-entropy of pixel and logit (`F.binary_cross_entropy_with_logits`), which
-# does the sigmoid itself. The negative evidence lower bound of one image is
+# Pixels lie between 0 and 1. The decoder gives a logit for each of them, and the image's
+# likelihood is measured by the binary cross-entropy of pixel and logit
+# (`F.binary_cross_entropy_with_logits`), which does the sigmoid itself. The negative evidence
+# lower bound of one image is
 #
 # $$ \underbrace{\sum_{\text{pixels}} \mathrm{BCE}(\text{logit}, x)}_{\text{how badly it is rebuilt}}
 #    + \mathrm{KL} . $$
 #
-# Both terms belong to *one image*, so the pixels are summed, not averaged: else the KL would weigh as
-# many times too much as there are pixels. Then, to get a number of handy size that doesn't depend on
-# the batch: **divide by the number of pixels, and average over the images.**
+# Both terms belong to *one image*, so the pixels are summed, not averaged: else the KL would
+# weigh as many times too much as there are pixels. Then, to get a number of handy size that
+# doesn't depend on the batch: **divide by the number of pixels, and average over the images.**
 
 
 # %%
@@ -98,9 +100,9 @@ check("2c", globals())
 # %% [markdown]
 # ## 2d. Sampling
 #
-# To dream, forget the encoder: draw latents from the standard normal, a fresh one for each image, decode
-# them, and make pixels of the logits. A dream is data, not a step of training: eval mode, no gradient,
-# and the decoder's mode is put back.
+# To dream, forget the encoder: draw latents from the standard normal, a fresh one for each image,
+# decode them, and make pixels of the logits. A dream is data, not a step of training: eval mode,
+# no gradient, and the decoder's mode is put back.
 
 
 # %%
@@ -122,15 +124,15 @@ check("2d", globals())
 # %% [markdown]
 # ## 2e. The whole of it, as a generator
 #
-# A generator, to the core, is an `nn.Module` with three things: `latent_dim`; `decode(z)`, noise to
-# images in [0, 1]; and `train_step(x)`, which takes one step on a batch and returns the loss. Write
-# such a one. So that no slip above follows you, take the divergence from the core:
-# `generators.gaussian_kl(mean, logvar, zero, zero)` with `zero = torch.zeros_like(mean)`; the rest is
-# short enough to write again.
+# A generator, to the core, is an `nn.Module` with three things: `latent_dim`; `decode(z)`, noise
+# to images in [0, 1]; and `train_step(x)`, which takes one step on a batch and returns the loss.
+# Write such a one. So that no slip above follows you, take the divergence from the core:
+# `generators.gaussian_kl(mean, logvar, zero, zero)` with `zero = torch.zeros_like(mean)`; the
+# rest is short enough to write again.
 #
-# The networks are given. What is left: the optimiser (Adam with learning rate 0.001, over **all** that
-# is to be learned), one step of it, and the images. `self.encoder` gives means and log variances side
-# by side, `(N, 2 * latent_dim)`: cut them apart with `.chunk(2, 1)`.
+# The networks are given. What is left: the optimiser (Adam with learning rate 0.001, over **all**
+# that is to be learned), one step of it, and the images. `self.encoder` gives means and log
+# variances side by side, `(N, 2 * latent_dim)`: cut them apart with `.chunk(2, 1)`.
 
 
 # %%

@@ -3,14 +3,15 @@
 #
 # *About 5 hours. No GPU needed, and no network. Chapter to read before: "Generative replay".*
 #
-# A *scholar* is a pair: a **solver** that answers, and a **generator** that dreams (Shin, Lee, Kim and
-# Kim 2017). When a new task begins, both are copied and the copies frozen. From then on, every batch
-# holds new images and dreams of the frozen generator, labelled by the frozen solver; solver *and*
-# generator learn from both. That is all. The literature and the web are full of trainers that get one
-# of these words wrong and forget nearly everything, without an error message. Yours won't be one.
+# A *scholar* is a pair: a **solver** that answers, and a **generator** that dreams (Shin, Lee,
+# Kim and Kim 2017). When a new task begins, both are copied and the copies frozen. From then on,
+# every batch holds new images and dreams of the frozen generator, labelled by the frozen solver;
+# solver *and* generator learn from both. That is all. The literature and the web are full of
+# trainers that get one of these words wrong and forget nearly everything, without an error
+# message. Yours won't be one.
 #
-# Work as before: replace each `raise NotImplementedError`, run the cell, run the `check` below it.
-# Every part is judged alone.
+# Work as before: replace each `raise NotImplementedError`, run the cell, run the `check` below
+# it. Every part is judged alone.
 
 # %%
 import copy
@@ -24,10 +25,10 @@ from genreplay_core.course import check
 # %% [markdown]
 # ## 3a. Freezing a scholar
 #
-# The frozen copy must stay as it is while the original learns on. So it must share no weight with it,
-# nor a *buffer* such as the running mean of a batch norm; it must be in eval mode, or its dropout rolls
-# dice and its batch norm goes on counting; and it asks for no gradients. The original stays as it was,
-# in its mode too.
+# The frozen copy must stay as it is while the original learns on. So it must share no weight with
+# it, nor a *buffer* such as the running mean of a batch norm; it must be in eval mode, or its
+# dropout rolls dice and its batch norm goes on counting; and it asks for no gradients. The
+# original stays as it was, in its mode too.
 
 
 # %%
@@ -44,9 +45,10 @@ check("3a", globals())
 # %% [markdown]
 # ## 3b. Dreams and their labels
 #
-# A frozen generator has `latent_dim` and `decode(z)`, from noise `(n, latent_dim)` to images. Let it
-# dream `n` images of standard normal noise, and let the frozen solver say what they show: the class of
-# its largest logit, of *all* its outputs, as a whole number. Data of the past carry no gradient.
+# A frozen generator has `latent_dim` and `decode(z)`, from noise `(n, latent_dim)` to images. Let
+# it dream `n` images of standard normal noise, and let the frozen solver say what they show: the
+# class of its largest logit, of *all* its outputs, as a whole number. Data of the past carry no
+# gradient.
 
 
 # %%
@@ -65,11 +67,12 @@ check("3b", globals())
 # %% [markdown]
 # ## 3c. Soft labels
 #
-# The largest logit says "a 4". The others say "a little like a 9". Hinton, Vinyals and Dean (2015) keep
-# that: the teacher's answer becomes a distribution, $p = \mathrm{softmax}(\text{teacher} / T)$, and the
-# pupil is held against it *at the same temperature*, $q = \mathrm{softmax}(\text{logits} / T)$, by the
-# cross-entropy $-\sum_k p_k \log q_k$, averaged over the images. Dividing by $T$ twice makes the gradient
-# about $T^2$ times smaller, so the loss is multiplied by $T^2$. No gradient goes to the teacher.
+# The largest logit says "a 4". The others say "a little like a 9". Hinton, Vinyals and Dean
+# (2015) keep that: the teacher's answer becomes a distribution, $p =
+# \mathrm{softmax}(\text{teacher} / T)$, and the pupil is held against it *at the same
+# temperature*, $q = \mathrm{softmax}(\text{logits} / T)$, by the cross-entropy $-\sum_k p_k \log
+# q_k$, averaged over the images. Dividing by $T$ twice makes the gradient about $T^2$ times
+# smaller, so the loss is multiplied by $T^2$. No gradient goes to the teacher.
 
 
 # %%
@@ -95,9 +98,9 @@ check("3c", globals())
 #
 # $$ \tfrac1t \cdot \text{(mean over new)} + (1 - \tfrac1t) \cdot \text{(mean over old)} , $$
 #
-# so that every task met so far counts alike, *however many rows stand for it*. As one weight for each
-# row: the new rows share $1/t$ evenly, the old ones share the rest; together they sum to 1. Where there
-# are no old rows, the new ones have it all.
+# so that every task met so far counts alike, *however many rows stand for it*. As one weight for
+# each row: the new rows share $1/t$ evenly, the old ones share the rest; together they sum to 1.
+# Where there are no old rows, the new ones have it all.
 
 
 # %%
@@ -117,8 +120,8 @@ check("3d", globals())
 # %% [markdown]
 # ## 3e. The trainer
 #
-# Put it together. The pieces are passed in: `freeze`, `dream` and `weights` are functions like yours
-# of 3a, 3b and 3d. (The tests pass right ones, whatever yours are.) What `train_task` does:
+# Put it together. The pieces are passed in: `freeze`, `dream` and `weights` are functions like
+# yours of 3a, 3b and 3d. (The tests pass right ones, whatever yours are.) What `train_task` does:
 #
 # 1. From the second task on, freeze solver and generator **as they are when the task begins**.
 # 2. In each step draw `batch` random rows of the new task (with or without repetition). From the
@@ -168,8 +171,8 @@ check("3e", globals())
 # %% [markdown]
 # ## See it
 #
-# Nothing to be written here. Your trainer, with your pieces, on digits, beside one that never replays.
-# The generator is the core's VAE.
+# Nothing to be written here. Your trainer, with your pieces, on digits, beside one that never
+# replays. The generator is the core's VAE.
 
 
 # %%

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4. A generator of your own
 #
-# *About 5 hours. No GPU needed, and no network. Chapters to read before: "When is a dream good enough?"
-# and "Your own data, network and generator".*
+# *About 5 hours. No GPU needed, and no network. Chapters to read before: "When is a dream good
+# enough?" and "Your own data, network and generator".*
 #
 # A VAE's dreams are soft. Two other families dream sharper ones. **Choose one** and build it:
 #
@@ -11,8 +11,9 @@
 # - **WGAN-GP**: a generator against a critic (Gulrajani, Ahmed, Arjovsky, Dumoulin and Courville
 #   2017); what Shin and others used. Fast to sample; moody.
 #
-# Say below which you chose, and solve 4a and 4b in *its* version; leave the stubs of the other as they
-# are. Then 4c wraps it in the core's protocol, and 4d sets it to work. Every part is judged alone.
+# Say below which you chose, and solve 4a and 4b in *its* version; leave the stubs of the other as
+# they are. Then 4c wraps it in the core's protocol, and 4d sets it to work. Every part is judged
+# alone.
 
 # %%
 import math
@@ -29,9 +30,9 @@ TRACK = "flow"  # or "wgan"
 # %% [markdown]
 # ## 4a, flow: the path
 #
-# Join each noise $z$ to an image $x$ by a straight line, walked from $t = 0$ to $t = 1$: at time $t$ you
-# are at $(1 - t)\, z + t\, x$, and your velocity is constant, $x - z$. Each row of a batch has a time of
-# its own.
+# Join each noise $z$ to an image $x$ by a straight line, walked from $t = 0$ to $t = 1$: at time
+# $t$ you are at $(1 - t)\, z + t\, x$, and your velocity is constant, $x - z$. Each row of a
+# batch has a time of its own.
 
 
 # %%
@@ -48,11 +49,12 @@ def path(noise, image, t):
 # %% [markdown]
 # ## 4a, WGAN-GP: the gradient penalty
 #
-# The critic's score should change by at most 1 when the image moves by 1. Gulrajani and others ask that
-# at a random point between a real and a fake image, $\hat x = x + m (\tilde x - x)$ with $m$ in [0, 1],
-# the slope $g = \nabla_{\hat x}\, \text{critic}(\hat x)$ has length 1, and punish $(\lVert g \rVert - 1)^2$, for **each
-# image alone**: the length is taken over all of its pixels. The penalty has to teach the critic, so the
-# slope must itself be differentiable: `torch.autograd.grad(..., create_graph=True)`.
+# The critic's score should change by at most 1 when the image moves by 1. Gulrajani and others
+# ask that at a random point between a real and a fake image, $\hat x = x + m (\tilde x - x)$ with
+# $m$ in [0, 1], the slope $g = \nabla_{\hat x}\, \text{critic}(\hat x)$ has length 1, and punish
+# $(\lVert g \rVert - 1)^2$, for **each image alone**: the length is taken over all of its pixels.
+# The penalty has to teach the critic, so the slope must itself be differentiable:
+# `torch.autograd.grad(..., create_graph=True)`.
 
 
 # %%
@@ -75,10 +77,10 @@ check("4a", globals())
 # %% [markdown]
 # ## 4b, flow: from noise to an image
 #
-# Someone tells you the velocity at every place and time. Walk: start in the noise at $t = 0$, and take
-# `steps` equal steps of $1 / \text{steps}$ until $t = 1$; in each, move by the step times the velocity
-# *where you are at its beginning* (Euler's method). The first step asks for $t = 0$, and the last one
-# doesn't ask for $t = 1$ any more.
+# Someone tells you the velocity at every place and time. Walk: start in the noise at $t = 0$, and
+# take `steps` equal steps of $1 / \text{steps}$ until $t = 1$; in each, move by the step times
+# the velocity *where you are at its beginning* (Euler's method). The first step asks for $t = 0$,
+# and the last one doesn't ask for $t = 1$ any more.
 
 
 # %%
@@ -100,9 +102,9 @@ def integrate(velocity, z, steps):
 # ## 4b, WGAN-GP: two losses
 #
 # The critic gives real images high scores and fakes low ones; what it *minimises* is the mean of
-# score(fake) - score(real), plus the penalty. The generator wants its fakes scored high. Means are
-# weighted by row: `weight` sums to 1, so that replayed rows count as they should. `penalty` is 10 times
-# the gradient penalty of each row, or whatever you are given.
+# score(fake) - score(real), plus the penalty. The generator wants its fakes scored high. Means
+# are weighted by row: `weight` sums to 1, so that replayed rows count as they should. `penalty`
+# is 10 times the gradient penalty of each row, or whatever you are given.
 
 
 # %%
@@ -134,11 +136,12 @@ check("4b", globals())
 # - `train_step(x, weight)`: one step on images `(N, *shape)`, and the loss. `weight` `(N,)` sums to 1; a row
 #   of weight 0 must have no influence at all.
 #
-# It owns its optimisers, as your VAE did. Both networks below are small and good enough; change them if
-# you like. Hints. *Flow*: `latent_dim` is the number of pixels; shift the images to [-1, 1] for the walk,
-# and clamp what comes out of it to [0, 1]; the loss is the squared difference of the network's velocity
-# and the line's. *WGAN-GP*: one step of the critic, then one of the generator, both Adam with learning
-# rate 0.001 and betas (0.5, 0.9), works for digits. You may write its pieces again or call yours.
+# It owns its optimisers, as your VAE did. Both networks below are small and good enough; change
+# them if you like. Hints. *Flow*: `latent_dim` is the number of pixels; shift the images to [-1,
+# 1] for the walk, and clamp what comes out of it to [0, 1]; the loss is the squared difference of
+# the network's velocity and the line's. *WGAN-GP*: one step of the critic, then one of the
+# generator, both Adam with learning rate 0.001 and betas (0.5, 0.9), works for digits. You may
+# write its pieces again or call yours.
 
 
 # %%
@@ -221,13 +224,14 @@ check("4c", globals())
 # %% [markdown]
 # ## 4d. Joined to the core
 #
-# `GenerativeReplay(solver, generator, ...)` is the core's trainer: it freezes, dreams, labels and weighs as
-# yours of assignment 3 does, and its `train_task(examples, task_id, ...)` learns one task. Read its
-# docstring (`help(GenerativeReplay)`). Give it the *legend* of the stream, which says what the classes of
-# each task mean to the solver; keep **one** scholar for all tasks; let it rehearse as many dreams as
-# there are new rows (`replay_ratio=1.0`); pass `seed` and `device="cpu"` on. Without a generator
-# (`None`) the same function has to learn without replay. Fill the accuracy matrix of assignment 1 on the
-# way, with the core's `accuracy(solver, examples, legend)`.
+# `GenerativeReplay(solver, generator, ...)` is the core's trainer: it freezes, dreams, labels and
+# weighs as yours of assignment 3 does, and its `train_task(examples, task_id, ...)` learns one
+# task. Read its docstring (`help(GenerativeReplay)`). Give it the *legend* of the stream, which
+# says what the classes of each task mean to the solver; keep **one** scholar for all tasks; let
+# it rehearse as many dreams as there are new rows (`replay_ratio=1.0`); pass `seed` and
+# `device="cpu"` on. Without a generator (`None`) the same function has to learn without replay.
+# Fill the accuracy matrix of assignment 1 on the way, with the core's `accuracy(solver, examples,
+# legend)`.
 
 
 # %%

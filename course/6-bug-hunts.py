@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 6. Four bug hunts
 #
-# *About 3 hours. No GPU needed, and no network. Chapter to read before: "Four mistakes that everyone
-# makes", if your book has it.*
+# *About 3 hours. No GPU needed, and no network. Chapter to read before: "Four mistakes that
+# everyone makes", if your book has it.*
 #
-# In `pipelines.py` are four functions. All of them run, none prints a warning, and the numbers that come
-# out look fine: rather too fine, or a little low, so that one would blame the method. Each has **one**
-# fault, of a kind that has been published.
+# In `pipelines.py` are four functions. All of them run, none prints a warning, and the numbers
+# that come out look fine: rather too fine, or a little low, so that one would blame the method.
+# Each has **one** fault, of a kind that has been published.
 #
 # For each of them:
 #
@@ -15,10 +15,11 @@
 # 3. write the test that would have caught it: a function of the pipeline that raises `AssertionError` if
 #    the fault is there, and does nothing if it isn't.
 #
-# A test is worth having if it fails for *every* way to make this mistake and passes for *every* right
-# version. So don't look at source code; call the pipeline with inputs for which a right version and a
-# wrong one must differ. Small tensors will do; nothing needs to be trained. The graders hold your test
-# against other faulty and other right versions, and your version against tests of theirs.
+# A test is worth having if it fails for *every* way to make this mistake and passes for *every*
+# right version. So don't look at source code; call the pipeline with inputs for which a right
+# version and a wrong one must differ. Small tensors will do; nothing needs to be trained. The
+# graders hold your test against other faulty and other right versions, and your version against
+# tests of theirs.
 
 # %%
 from genreplay_core import book, course
@@ -100,7 +101,9 @@ def test_evaluated(pipeline):
         (torch.zeros(4, 2), torch.tensor([2, 3, 3, 3]), [2, 3]),
     ]
     found = pipeline(last_class, tasks)
-    assert abs(found[0]) < 1e-6, "an image of the first task was called class 3 and counted as right"
+    assert abs(found[0]) < 1e-6, (
+        "an image of the first task was called class 3 and counted as right"
+    )
     assert abs(found[1] - 0.75) < 1e-6, "right answers aren't counted as right"
     ### END SOLUTION
 

@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ from .files import write_json
 
 HERE = Path(__file__).parent
 SOLUTION = re.compile(r"^( *|# )### BEGIN SOLUTION\n.*?### END SOLUTION$", re.M | re.S)
-COPIED = ("adapters.py", "pipelines.py", "rubric.md", "pytest.ini", "tests")
+OURS = ("course.toml", "[1-6]-*.py", "held_out", "worker.py", "shut.sh", "__pycache__")
 
 INSTALL = """\
 # Installs the course's core where it is missing, as on Colab; elsewhere it does nothing.
@@ -55,29 +55,20 @@ class Part:
     """One idea, with its points. by_hand: marked by a person with the rubric, not by tests."""
 
     name: str
-    points: float
+    points: int
     about: str
     by_hand: bool = False
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A notebook, called `name`, with its parts and the hours that it takes a student."""
+    """The notebook `name`, its parts, the hours that it takes a student, the week it is due."""
 
     name: str
     title: str
     hours: int
     week: int
     parts: tuple[Part, ...]
-
-    @property
-    def short(self) -> str:
-        """What `adapters.py` calls the notebook: "forgetting" for "1-forgetting"."""
-        return self.name.split("-", 1)[1].replace("-", "_")
-
-    @property
-    def points(self) -> float:
-        return sum(part.points for part in self.parts)
 
 
 def material() -> Path:
@@ -97,14 +88,7 @@ def assignments() -> list[Assignment]:
     declared = tomllib.loads((material() / "course.toml").read_text(encoding="utf-8"))
     return [
         Assignment(
-            name,
-            found["title"],
-            found["hours"],
-            found["week"],
-            (
-                *(Part(*part) for part in found["parts"]),
-                *(Part(*part, by_hand=True) for part in found.get("by_hand", ())),
-            ),
+            **{"name": name, **found, "parts": tuple(Part(*part) for part in found["parts"])}
         )
         for name, found in declared.items()
     ]
@@ -129,34 +113,29 @@ def make(folder: str | Path, solutions: bool = False) -> None:
         raise ValueError(f"{folder} is there already: name a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".course-", dir=folder.absolute().parent) as name:
-        whole = Path(name, "whole")
-        whole.mkdir()
-        for path in (source / part for part in COPIED):
-            copy = shutil.copytree if path.is_dir() else shutil.copy
-            ignored = {"ignore": shutil.ignore_patterns("__pycache__")} if path.is_dir() else {}
-            copy(path, whole / path.name, **ignored)  # type: ignore[operator]
+        ours = OURS if solutions else (*OURS, "study.json")
+        whole = shutil.copytree(source, Path(name, "whole"), ignore=shutil.ignore_patterns(*ours))
         for assignment in assignments():
             text = (source / f"{assignment.name}.py").read_text(encoding="utf-8")
             notebook = as_notebook(text if solutions else without_solutions(text))
             write_json(whole / f"{assignment.name}.ipynb", notebook)
-        readme = (source / "README.md").read_text(encoding="utf-8")
-        (whole / "README.md").write_text(readme.replace("{table}", table()), encoding="utf-8")
-        if solutions:
-            shutil.copy(source / "study.json", whole)
+        readme = whole / "README.md"
+        readme.write_text(readme.read_text(encoding="utf-8").replace("{table}", table()), "utf-8")
         whole.replace(folder)
 
 
 def table() -> str:
     """The assignments and their parts, as Markdown."""
-    lines = ["| due | part | what | points |", "| --- | --- | --- | ---: |"]
+    lines, total = ["| due | part | what | points |", "| --- | --- | --- | ---: |"], 0
     for each in assignments():
-        hours = f"**{each.title}**, about {each.hours} hours"
-        lines.append(f"| end of week {each.week} | `{each.name}.ipynb` | {hours} | {each.points} |")
+        points = sum(part.points for part in each.parts)
+        total += points
+        what = f"**{each.title}**, `{each.name}.ipynb`, about {each.hours} hours"
+        lines.append(f"| week {each.week} | | {what} | **{points}** |")
         for part in each.parts:
             how = " (by rubric)" if part.by_hand else ""
             lines.append(f"| | {part.name} | {part.about}{how} | {part.points} |")
-    lines.append(f"| | | **in all** | {sum(each.points for each in assignments())} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"| | | **in all** | **{total}** |"])
 
 
 def without_solutions(source: str) -> str:
@@ -184,11 +163,12 @@ def as_notebook(source: str) -> dict[str, Any]:
     address = next(url.split(", ")[1] for url in urls if url.startswith("Repository"))
     made: list[dict[str, Any]] = []
     install = INSTALL.format(address=address)
-    for i, (kind, text) in enumerate(cells(source)):
+    marks = r"^(# | *)### (BEGIN|END) SOLUTION\n"
+    for i, (kind, text) in enumerate(cells(re.sub(marks, "", source, flags=re.M))):
+        made.append({"cell_type": kind, "id": f"cell-{i:02}", "metadata": {}, "source": text})
         if kind == "code":
-            text, install = install + text, ""
-        cell = {"cell_type": kind, "id": f"cell-{i:02}", "metadata": {}, "source": text}
-        made.append(cell | ({"outputs": [], "execution_count": None} if kind == "code" else {}))
+            made[-1] |= {"source": install + text, "outputs": [], "execution_count": None}
+            install = ""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     about = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return {"cells": made, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
@@ -205,15 +185,15 @@ class Answers:
     """
 
     def __init__(self, notebook: str | Path):
-        self._path, self._found = Path(notebook), None
+        self._path = Path(notebook)
+        self._found: tuple[ModuleType, list[str]] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._found is None:
-            self._found, self._problems = defined(self._path)
-        if not hasattr(self._found, name):
-            why = "".join(f"; {problem}" for problem in self._problems)
+        self._found = self._found or defined(self._path)
+        if not hasattr(self._found[0], name):
+            why = "".join(f"; {problem}" for problem in self._found[1])
             raise AttributeError(f"{self._path.name} doesn't define {name}{why}")
-        return getattr(self._found, name)
+        return getattr(self._found[0], name)
 
 
 def defined(path: Path) -> tuple[ModuleType, list[str]]:
@@ -222,32 +202,24 @@ def defined(path: Path) -> tuple[ModuleType, list[str]]:
     Raises:
         ValueError: it isn't there, or no notebook.
     """
-    module, problems = ModuleType("answers_" + re.sub(r"\W", "_", path.stem)), []
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    for number, source in enumerate(code_of(path), 1):
+    found, problems = ModuleType("answers_" + re.sub(r"\W", "_", path.stem)), []
+    sys.modules[found.__name__] = found  # dataclasses look their module up
+    for number, source in enumerate(_code_of(path), 1):
+        python = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)  # lines for IPython
         try:
-            body = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)).body
-        except SyntaxError as error:
-            problems.append(f"code cell {number} can't be read ({error.msg}, line {error.lineno})")
-            continue
-        for node in filter(_defines, body):
-            try:
+            for node in filter(_defines, ast.parse(python).body):
                 code = compile(ast.Module([node], []), f"<{path.stem}, cell {number}>", "exec")
-                exec(code, module.__dict__)
-            except Exception as error:  # the student's own code may do anything
-                problems.append(f"code cell {number}: {type(error).__name__}: {error}")
-    return module, problems
+                exec(code, found.__dict__)
+        except Exception as error:  # the student's own code may do anything
+            problems.append(f"code cell {number}: {type(error).__name__}: {error}")
+    return found, problems
 
 
-def code_of(path: Path) -> list[str]:
-    """The sources of a notebook's code cells.
-
-    Raises:
-        ValueError: it isn't there, or no notebook.
-    """
+def _code_of(path: Path) -> list[str]:
+    """The sources of a notebook's code cells."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path.name} is missing, or no notebook ({error})") from None
 
@@ -255,12 +227,12 @@ def code_of(path: Path) -> list[str]:
 def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
         return all(isinstance(t, ast.Name) and t.id.isupper() for t in node.targets)
-    return isinstance(
-        node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
-    )
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
 # ---------------------------------------------------------------- tests that teach
+
+Test = Callable[[Any], None]
 
 
 def module(path: Path) -> ModuleType:
@@ -271,10 +243,7 @@ def module(path: Path) -> ModuleType:
     return made
 
 
-Test = Callable[[Any], None]
-
-
-def tests_of(assignment: Assignment, kinds: tuple[str, ...] = ("tests",)) -> dict[str, list[Test]]:
+def questions(assignment: Assignment, kinds: Sequence[str]) -> dict[str, list[Test]]:
     """The tests of each part that has some. kinds: "tests" are public, "held_out" aren't."""
     found: dict[str, list[Test]] = {part.name: [] for part in assignment.parts if not part.by_hand}
     for kind in kinds:
@@ -285,7 +254,7 @@ def tests_of(assignment: Assignment, kinds: tuple[str, ...] = ("tests",)) -> dic
     return found
 
 
-def message(test: Test, adapters: Any) -> str | None:
+def lesson(test: Test, adapters: Any) -> str | None:
     """What a test teaches about these adapters, or None if it passes."""
     try:
         test(adapters)
@@ -309,16 +278,19 @@ def check(part: str, names: Mapping[str, Any] | None = None) -> None:
     Raises:
         ValueError: there is no such part.
     """
-    chosen = [a for a in assignments() if part in (p.name for p in a.parts if not p.by_hand)]
-    if not chosen:
-        raise ValueError(f"there is no part '{part}' with tests: see the table in README.md")
-    there = Path("adapters.py")
-    adapters = module(there if there.is_file() else material() / there)
-    if names is not None:
-        setattr(adapters, chosen[0].short, SimpleNamespace(**names))
-    for test in tests_of(chosen[0])[part]:
-        said, about = message(test, adapters), test.__name__.split("_", 2)[2].replace("_", " ")
-        print(f"passed: {about}" if said is None else f"not yet: {about}: {said}")
+    tests = {a.name: questions(a, ["tests"]) for a in assignments() if a.name[0] == part[:1]}
+    for name, parts in tests.items():
+        if part in parts:
+            there = Path("adapters.py")
+            adapters = module(there if there.is_file() else material() / there)
+            if names is not None:  # "1-forgetting" is called `forgetting` there
+                short = name.split("-", 1)[1].replace("-", "_")
+                setattr(adapters, short, SimpleNamespace(**names))
+            for test in parts[part]:
+                said, about = lesson(test, adapters), test.__name__[8:].replace("_", " ")
+                print(f"passed: {about}" if said is None else f"not yet: {about}: {said}")
+            return
+    raise ValueError(f"there is no part '{part}' with tests: see the table in README.md")
 
 
 def expect(condition: Any, idea: str) -> None:
@@ -330,9 +302,8 @@ def expect(condition: Any, idea: str) -> None:
 def close(found: Any, wanted: Any, idea: str, within: float = 1e-4) -> None:
     """Fail unless numbers are those wanted, of the same shape, to within a part or as much."""
     try:
-        bare = (getattr(value, "detach", lambda value=value: value)() for value in (wanted, found))
-        ours, theirs = (np.asarray(value, dtype=np.float64) for value in bare)
-    except (TypeError, ValueError):
+        ours, theirs = (np.asarray(value, dtype=np.float64) for value in (wanted, found))
+    except (RuntimeError, TypeError, ValueError):
         raise AssertionError(f"numbers are wanted, got {type(found).__name__}: {idea}") from None
     expect(ours.shape == theirs.shape, f"got shape {theirs.shape}, expected {ours.shape}: {idea}")
     expect(np.allclose(theirs, ours, rtol=within, atol=within), idea)

@@ -34,6 +34,8 @@ ORDER = (
         "claims",
         "exercises",
         "book",
+        "course",
+        "grading",
         "cli",
     ),
 )

@@ -27,7 +27,7 @@ def test_3b_of_all_outputs(adapters):
         found = adapters.replay_batch(random(seed + 9, 3, 6), solver, 64, seed)
         close(found["y"], (found["x"] @ solver).argmax(1), "the largest of all logits")
         expect(found["y"].dtype == torch.int64, "labels are whole numbers, not logits")
-        expect(0 <= found["x"].min() and found["x"].max() <= 1, "images as decode gives them")
+        expect(found["x"].min() >= 0 and found["x"].max() <= 1, "images as decode gives them")
 
 
 def test_3c_random_answers(adapters):

@@ -42,7 +42,7 @@ def test_4c_another_shape(adapters):
     once, again, _ = adapters.protocol((2, 5, 4), 7)["images"]
     expect(tuple(once.shape) == (5, 2, 5, 4), "decode gives images (N, *shape), of any shape")
     expect(torch.equal(once, again), "the same noise gives the same image")
-    expect(0 <= once.min() and once.max() <= 1, "pixels lie in [0, 1]")
+    expect(once.min() >= 0 and once.max() <= 1, "pixels lie in [0, 1]")
 
 
 def test_4c_all_the_weight_on_one_row(adapters):

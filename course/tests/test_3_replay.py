@@ -90,7 +90,9 @@ def test_3c_at_temperature_one_it_is_the_cross_entropy(adapters):
 def test_3c_both_are_softened_and_the_size_is_kept(adapters):
     logits, teacher = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     wanted = 9 * F.cross_entropy(logits / 3, (teacher / 3).softmax(1))
-    idea = "divide both by T, and multiply the loss by T squared, so that the gradient keeps its size"
+    idea = (
+        "divide both by T, and multiply the loss by T squared, so that the gradient keeps its size"
+    )
     close(adapters.distillation(logits, teacher, 3.0), wanted, idea)
 
 

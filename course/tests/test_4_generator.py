@@ -80,7 +80,7 @@ def test_4c_decode_makes_images_of_noise(adapters):
     expect(found["module"], "a generator is an nn.Module: its weights are copied and saved as such")
     once, again, other = found["images"]
     expect(tuple(once.shape) == (5, 1, 8, 8), "decode gives images (N, *shape)")
-    expect(0 <= once.min() and once.max() <= 1, "pixels lie in [0, 1]")
+    expect(once.min() >= 0 and once.max() <= 1, "pixels lie in [0, 1]")
     expect(torch.equal(once, again), "the same noise gives the same image: decode draws none")
     expect(not torch.equal(once, other), "other noise gives another image")
 
