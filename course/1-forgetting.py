@@ -208,8 +208,8 @@ book.picture(drawn, "The accuracy matrix: each task is known right after it was 
 # %% [markdown]
 # **Think about it** (not marked; bring your answers to class):
 #
-# 1. The average accuracy is about what a network would reach that knows the last task and nothing else.
-#    Which number is that, and why?
+# 1. The average accuracy is about what a network would reach that knows the last task and nothing
+#    else. Which number is that, and why?
 # 2. When would forgetting and backward transfer differ, but for the sign?
 # 3. A learner that never learns anything forgets nothing. Which other number must stand beside
 #    forgetting, then?

@@ -28,7 +28,7 @@ from genreplay_core.course import check
 # For each image, how far is the encoder's distribution from the standard normal? With mean
 # $\mu_d$ and variance $\sigma_d^2$ in each of $D$ latent dimensions,
 #
-# $$ \mathrm{KL} = \tfrac12 \sum_{d=1}^{D} \left( \sigma_d^2 + \mu_d^2 - 1 - \log \sigma_d^2 \right) . $$
+# $$ \mathrm{KL} = \tfrac12 \sum_{d=1}^{D} ( \sigma_d^2 + \mu_d^2 - 1 - \log \sigma_d^2 ) . $$
 #
 # The encoder gives $\log \sigma_d^2$, the log *variance*: any number will do for it, and the
 # variance is positive all the same. **Sum over latent dimensions, one number for each image.**
@@ -74,7 +74,7 @@ check("2b", globals())
 # (`F.binary_cross_entropy_with_logits`), which does the sigmoid itself. The negative evidence
 # lower bound of one image is
 #
-# $$ \underbrace{\sum_{\text{pixels}} \mathrm{BCE}(\text{logit}, x)}_{\text{how badly it is rebuilt}}
+# $$ \underbrace{\sum_{\text{pixels}} \mathrm{BCE}(\text{logit}, x)}_{\text{rebuilt how badly?}}
 #    + \mathrm{KL} . $$
 #
 # Both terms belong to *one image*, so the pixels are summed, not averaged: else the KL would
@@ -137,7 +137,7 @@ check("2d", globals())
 
 # %%
 class VAE(nn.Module):
-    """encoder: (N, *shape) -> (N, 2 * latent_dim). decoder: (N, latent_dim) -> logits (N, pixels)."""
+    """encoder: (N, *shape) -> (N, 2 * latent_dim). decoder: (N, latent_dim) -> logits."""
 
     def __init__(self, shape, latent_dim=8, hidden=100):
         super().__init__()
@@ -198,8 +198,8 @@ book.picture(drawn, "A row of real digits, and two rows of dreams")
 # %% [markdown]
 # **Think about it** (not marked; bring your answers to class):
 #
-# 1. Double the KL in the loss, or halve it. What changes in the dreams, and which of the two do you
-#    *not* see in the rebuilt images?
+# 1. Double the KL in the loss, or halve it. What changes in the dreams, and which of the two do
+#    you *not* see in the rebuilt images?
 # 2. Dreams look paler and softer than real digits. Which term of the loss asks for that?
-# 3. What would a generator that stores all images and shows a random one reach in this notebook, and
-#    why isn't it what we want?
+# 3. What would a generator that stores all images and shows a random one reach in this notebook,
+#    and why isn't it what we want?

@@ -125,10 +125,12 @@ check("3d", globals())
 #
 # 1. From the second task on, freeze solver and generator **as they are when the task begins**.
 # 2. In each step draw `batch` random rows of the new task (with or without repetition). From the
-#    second task on, add as many dreams of the **frozen** pair behind them, fresh ones in each step.
-# 3. One step of `optimiser` down the weighted cross-entropy: the sum over rows of weight times loss.
-# 4. One step of the generator **on the same rows**: `generator.train_step(x, weight)`. It must dream
-#    the old tasks in the future too, so it rehearses them as well.
+#    second task on, add as many dreams of the **frozen** pair behind them, fresh ones in each
+#    step.
+# 3. One step of `optimiser` down the weighted cross-entropy: the sum over rows of weight times
+#    loss.
+# 4. One step of the generator **on the same rows**: `generator.train_step(x, weight)`. It must
+#    dream the old tasks in the future too, so it rehearses them as well.
 
 
 # %%
@@ -217,7 +219,7 @@ book.picture(plots.matrices(matrices), "Two accuracy matrices: without replay, a
 # **Think about it** (not marked; bring your answers to class):
 #
 # 1. What happens if you freeze anew after *each step*? Guess, then try it: two lines.
-# 2. In task 10, how much does a single dream weigh if a batch holds 64 new images and 64 dreams? And
-#    how much if it holds 64 and 16?
-# 3. The generator learns from its own dreams. What do you expect the first task's dreams to look like
-#    after five tasks, and after fifty?
+# 2. In task 10, how much does a single dream weigh if a batch holds 64 new images and 64 dreams?
+#    And how much if it holds 64 and 16?
+# 3. The generator learns from its own dreams. What do you expect the first task's dreams to look
+#    like after five tasks, and after fifty?

@@ -6,8 +6,9 @@
 #
 # A VAE's dreams are soft. Two other families dream sharper ones. **Choose one** and build it:
 #
-# - **flow matching**: a network learns which way to move noise so that it becomes an image (Lipman,
-#   Chen, Ben-Hamu, Nickel and Le 2023; Liu, Gong and Liu 2023). Steady to train; slow to sample.
+# - **flow matching**: a network learns which way to move noise so that it becomes an image
+#   (Lipman, Chen, Ben-Hamu, Nickel and Le 2023; Liu, Gong and Liu 2023). Steady to train; slow to
+#   sample.
 # - **WGAN-GP**: a generator against a critic (Gulrajani, Ahmed, Arjovsky, Dumoulin and Courville
 #   2017); what Shin and others used. Fast to sample; moody.
 #
@@ -61,8 +62,8 @@ def path(noise, image, t):
 def gradient_penalty(critic, real, fake, mix):
     """(|slope| - 1)^2 at the points between, (N,).
 
-    critic: images (N, *shape) -> scores (N, 1). real, fake: (N, *shape). mix: (N, 1, ...), in [0, 1],
-    ready to be multiplied: 0 stands for the real image, 1 for the fake one.
+    critic: images (N, *shape) -> scores (N, 1). real, fake: (N, *shape). mix: (N, 1, ...) in
+    [0, 1], ready to be multiplied: 0 stands for the real image, 1 for the fake one.
     """
     ### BEGIN SOLUTION
     between = (real + mix * (fake - real)).detach().requires_grad_()
@@ -131,10 +132,10 @@ check("4b", globals())
 # Write the generator as an `nn.Module` that the core can use:
 #
 # - `latent_dim`: how many noise numbers make an image;
-# - `decode(z)`: noise `(N, latent_dim)` to images `(N, *shape)` in [0, 1]. The same noise gives the same
-#   image, for a walk or a network adds no chance of its own;
-# - `train_step(x, weight)`: one step on images `(N, *shape)`, and the loss. `weight` `(N,)` sums to 1; a row
-#   of weight 0 must have no influence at all.
+# - `decode(z)`: noise `(N, latent_dim)` to images `(N, *shape)` in [0, 1]. The same noise gives
+#   the same image, for a walk or a network adds no chance of its own;
+# - `train_step(x, weight)`: one step on images `(N, *shape)`, and the loss. `weight` `(N,)` sums
+#   to 1; a row of weight 0 must have no influence at all.
 #
 # It owns its optimisers, as your VAE did. Both networks below are small and good enough; change
 # them if you like. Hints. *Flow*: `latent_dim` is the number of pixels; shift the images to [-1,
@@ -288,4 +289,5 @@ book.picture(drawn, "A row of real digits, and two rows of dreams")
 #
 # 1. Sharper dreams, better memory? Hold the pictures against the numbers.
 # 2. What does a generator owe to replay that it doesn't owe to a gallery?
-# 3. Your numbers are of one seed. What would you need before you say that one generator is better?
+# 3. Your numbers are of one seed. What would you need before you say that one generator is
+#    better?

@@ -12,8 +12,8 @@
 #
 # 1. read its docstring, which says what it promises, and find where it breaks the promise;
 # 2. write the mended version here, under the same name;
-# 3. write the test that would have caught it: a function of the pipeline that raises `AssertionError` if
-#    the fault is there, and does nothing if it isn't.
+# 3. write the test that would have caught it: a function of the pipeline that raises
+#    `AssertionError` if the fault is there, and does nothing if it isn't.
 #
 # A test is worth having if it fails for *every* way to make this mistake and passes for *every*
 # right version. So don't look at source code; call the pipeline with inputs for which a right
@@ -228,7 +228,8 @@ check("6d", globals())
 # %% [markdown]
 # **Think about it** (not marked; bring your answers to class):
 #
-# 1. Order the four by how much they flatter the result. Which of them makes a *bad* method look good, and
-#    which a good one look bad?
+# 1. Order the four by how much they flatter the result. Which of them makes a *bad* method look
+#    good, and which a good one look bad?
 # 2. Which would a reviewer find in a paper, and which only in its code?
-# 3. Your pipeline of the last assignment: which of the four tests does it pass? Have you run them?
+# 3. Your pipeline of the last assignment: which of the four tests does it pass? Have you run
+#    them?

@@ -337,8 +337,7 @@ def generates(x, steps, seed):
 
 def remembers(scenario, dreams, steps, seed):
     """Your accuracy matrix on four digits in two tasks, with the core's own generator or none."""
-    pair = [few(part, 60) for part in load("digits")]
-    first = [part[part.y < 4] for part in pair]
+    first = [few(part[part.y < 4], 60) for part in load("digits")]
     stream = split(first, tasks=2, scenario=scenario, order=range(4))
     torch.manual_seed(seed)
     solver = mlp_solver(stream.shape, stream.legend.outputs, hidden=64)

@@ -1,5 +1,5 @@
-"""The graders' tests of the bug hunts: other pipelines, right and wrong, for the student's tests; and
-other tests for the student's pipelines."""
+"""The graders' tests of the bug hunts: other pipelines, right and wrong, for the student's tests;
+and other tests for the student's pipelines."""
 
 import ast
 

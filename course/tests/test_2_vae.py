@@ -1,6 +1,7 @@
 """Public tests of the second assignment. A part is done when all tests of it pass."""
 
 import math
+from functools import cache
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -11,6 +12,19 @@ from genreplay_core.course import close, expect
 MEAN = torch.tensor([[0.0, 1.0, -2.0], [0.5, 0.0, 0.0]])
 LOGVAR = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 2.0, 0.0]])
 NOISE = torch.tensor([[1.0, -1.0, 2.0], [0.5, 0.0, -3.0]])
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(seed, *shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def digits():
+    return load("digits")[0].x
 
 
 def kl_of(mean, logvar):
@@ -59,7 +73,7 @@ def test_2c_it_is_the_summed_cross_entropy_and_the_divergence_for_a_pixel(adapte
 
 
 def test_2c_it_doesn_t_grow_with_the_batch(adapters):
-    x, logits, kl = torch.rand(3, 1, 2, 2), torch.randn(3, 1, 2, 2), torch.rand(3)
+    x, logits, kl = uniform(1, 3, 1, 2, 2), normal(2, 3, 1, 2, 2), uniform(3, 3)
     once = adapters.negative_elbo(logits, x, kl)
     twice = adapters.negative_elbo(torch.cat([logits] * 2), torch.cat([x] * 2), kl.repeat(2))
     close(twice, once, "your loss grows with the batch: average over images, sum over pixels")
@@ -93,7 +107,7 @@ def test_2d_a_dream_is_not_a_step_of_training(adapters):
 
 
 def test_2e_the_loss_is_that_of_2c(adapters):
-    x, ones, zeros = torch.rand(5, 1, 2, 2), torch.ones(3), torch.zeros(3)
+    x, ones, zeros = uniform(4, 5, 1, 2, 2), torch.ones(3), torch.zeros(3)
     found = adapters.vae_loss(x, zeros, zeros, 0.0)
     close(found, math.log(2), "with a grey image the cross-entropy of a pixel is log 2")
     found = adapters.vae_loss(x, ones, zeros, 0.0)
@@ -101,7 +115,7 @@ def test_2e_the_loss_is_that_of_2c(adapters):
 
 
 def test_2e_all_of_it_learns(adapters):
-    found = adapters.vae_learns(load("digits")[0].x[:500], 60, 0)
+    found = adapters.vae_learns(digits()[:500], 60, 0)
     still = ", ".join(found["still"])
     expect(not still, f"{still} never moved: give the optimiser all parameters")
     fall = found["losses"][0] - sum(found["losses"][-10:]) / 10
@@ -109,6 +123,6 @@ def test_2e_all_of_it_learns(adapters):
 
 
 def test_2e_it_dreams_images(adapters):
-    dreams = adapters.vae_learns(load("digits")[0].x[:500], 5, 1)["dreams"]
+    dreams = adapters.vae_learns(digits()[:500], 5, 1)["dreams"]
     expect(tuple(dreams.shape) == (64, 1, 8, 8), "decode gives images (N, *shape)")
     expect(dreams.min() >= 0 and dreams.max() <= 1, "pixels lie in [0, 1]: a sigmoid is missing")

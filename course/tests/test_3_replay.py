@@ -8,6 +8,14 @@ from genreplay_core.course import close, expect
 W = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0], [0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])
 
 
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(seed, *shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def tasks(seed, sizes=(20, 24, 22), noise=2):
     """Toy tasks whose images hold their label: pixel 1 is a 1 for class 0, pixel 2 for class 1."""
     rng = torch.Generator().manual_seed(seed)
@@ -46,31 +54,31 @@ def rehearsed(task, lr, frozen):
 
 
 def test_3a_the_copy_stays_as_it_was(adapters):
-    found = adapters.freeze(W, torch.rand(5, 4))
+    found = adapters.freeze(W, uniform(1, 5, 4))
     idea = "the frozen network changes when the original learns: copy it deeply, buffers too"
     close(found["found"], found["wanted"], idea)
 
 
 def test_3a_it_is_in_eval_mode(adapters):
-    found = adapters.freeze(W, torch.rand(5, 4))
+    found = adapters.freeze(W, uniform(2, 5, 4))
     expect(not found["training"], "dropout and batch norm are live in it: freeze in eval mode")
     expect(found["live"], "the original was put into eval mode, but it is still learning")
 
 
 def test_3a_it_asks_for_no_gradient(adapters):
-    found = adapters.freeze(W, torch.rand(5, 4))
+    found = adapters.freeze(W, uniform(3, 5, 4))
     expect(not found["learns"], "frozen weights need no gradient: requires_grad_(False)")
 
 
 def test_3b_labels_belong_to_these_dreams(adapters):
-    found = adapters.replay_batch(torch.randn(2, 4), W, 200, 0)
+    found = adapters.replay_batch(normal(4, 2, 4), W, 200, 0)
     expect(tuple(found["x"].shape) == (200, 4), "n dreams are wanted")
     wanted = (found["x"] @ W).argmax(1)
     close(found["y"], wanted, "ask the solver about the very images that you return")
 
 
 def test_3b_they_carry_no_gradient(adapters):
-    found = adapters.replay_batch(torch.randn(2, 4), W, 10, 1)
+    found = adapters.replay_batch(normal(5, 2, 4), W, 10, 1)
     expect(not found["graph"], "replay carries a gradient into the generator: use torch.no_grad()")
 
 
@@ -97,7 +105,7 @@ def test_3c_both_are_softened_and_the_size_is_kept(adapters):
 
 
 def test_3c_it_is_averaged_over_the_images(adapters):
-    logits, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    logits, teacher = normal(6, 4, 3), normal(7, 4, 3)
     once = adapters.distillation(logits, teacher, 2.0)
     twice = adapters.distillation(logits.repeat(2, 1), teacher.repeat(2, 1), 2.0)
     close(twice, once, "your loss grows with the batch: average over images, sum over classes")

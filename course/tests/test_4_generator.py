@@ -3,10 +3,25 @@
 In 4a and 4b only the version that your notebook's TRACK names is looked at.
 """
 
+from functools import cache
+
 import torch
 
 from genreplay_core import load
 from genreplay_core.course import close, expect
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(seed, *shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def digits():
+    return load("digits")[0].x
 
 
 def chosen(adapters):
@@ -39,9 +54,9 @@ def penalised(adapters, weight, real, fake, mix, squared=False):
 def test_4a_the_heart_of_it(adapters):
     if chosen(adapters) == "flow":
         t = torch.tensor([[0.0], [0.25], [1.0]])
-        flow_path(adapters, torch.randn(3, 4), torch.rand(3, 4), t)
+        flow_path(adapters, normal(1, 3, 4), uniform(2, 3, 4), t)
     else:
-        real, fake = torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2)
+        real, fake = uniform(3, 3, 1, 2, 2), uniform(4, 3, 1, 2, 2)
         mix = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1)
         penalised(adapters, torch.tensor([[1.0], [2.0], [0.0], [-2.0]]), real, fake, mix)
         penalised(adapters, torch.tensor([[1.0], [0.5], [0.0], [-2.0]]), real, fake, mix, True)
@@ -71,7 +86,7 @@ def test_4b_the_rest_of_it(adapters):
         walked(adapters, torch.tensor([[1.0, -2.0]]), 1, 0.0, 1.0)
     else:
         rows, penalty = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.0, 1.0, 4.0])
-        real, fake = torch.rand(3, 4), torch.rand(3, 4)
+        real, fake = uniform(5, 3, 4), uniform(6, 3, 4)
         judged(adapters, torch.tensor([[1.0], [2.0], [0.0], [-2.0]]), real, fake, rows, penalty)
 
 
@@ -86,7 +101,7 @@ def test_4c_decode_makes_images_of_noise(adapters):
 
 
 def test_4c_a_row_of_weight_0_has_no_influence(adapters):
-    x = load("digits")[0].x[:16]
+    x = digits()[:16]
     weight = torch.tensor([1 / 8] * 8 + [0.0] * 8)
     other = torch.cat([x[:8], 1 - x[8:]])
     found = [adapters.weighted(images, weight, 3) for images in (x, other)]
@@ -95,18 +110,18 @@ def test_4c_a_row_of_weight_0_has_no_influence(adapters):
 
 
 def test_4c_a_row_of_more_weight_has_more(adapters):
-    x = load("digits")[0].x[:16]
+    x = digits()[:16]
     even = adapters.weighted(x, torch.full((16,), 1 / 16), 3)
     uneven = adapters.weighted(x, torch.tensor([2 / 16] * 7 + [0.0] * 7 + [1 / 16] * 2), 3)
     expect(not torch.allclose(even, uneven), "the weights have no influence on what is learned")
 
 
 def test_4c_it_learns_what_images_look_like(adapters):
-    x = load("digits")[0].x
-    found = adapters.generates(x, 400, 0)
+    x = digits()
+    found = adapters.generates(x, 250, 0)
     gap = (found.mean(0) - x.flatten(1).mean(0)).abs().mean()
-    expect(gap < 0.1, "after 400 steps its images have ink in the wrong places")
-    expect(found.std(0).mean() > 0.1, "after 400 steps all of its images are the same")
+    expect(gap < 0.15, "after 250 steps its images have ink in the wrong places")
+    expect(found.std(0).mean() > 0.08, "after 250 steps all of its images are the same")
 
 
 def test_4d_the_matrix_is_whole(adapters):
@@ -117,5 +132,5 @@ def test_4d_the_matrix_is_whole(adapters):
 
 
 def test_4d_dreams_help_it_remember(adapters):
-    R = adapters.remembers("class", True, 150, 1)
+    R = adapters.remembers("class", True, 100, 1)
     expect(R[2, 0] > 0.5, "the first task is forgotten: one scholar for all tasks, dreams for each")
