@@ -46,6 +46,11 @@ class Linear(nn.Module):
         return x.flatten(1) @ self.weight
 
 
+def number(value):
+    """A number, or a tensor that holds one, as a float."""
+    return float(torch.as_tensor(value).detach())
+
+
 # ---------------------------------------------------------------- 1: measure forgetting
 
 
@@ -53,7 +58,7 @@ def train_steps(weight, x, y, lr, steps):
     """Weight after some steps, and the losses (steps,)."""
     solver = Linear(weight)
     optimiser = torch.optim.SGD(solver.parameters(), lr)
-    losses = [float(forgetting.train_step(solver, optimiser, x, y)) for _ in range(steps)]
+    losses = [number(forgetting.train_step(solver, optimiser, x, y)) for _ in range(steps)]
     return {"weight": solver.weight.detach(), "losses": losses}
 
 
@@ -61,7 +66,7 @@ def accuracy(weight, x, y, training):
     """The accuracy of a network with dropout, and the mode in which it is left."""
     solver = nn.Sequential(Linear(weight), nn.Dropout(0.9)).train(training)
     value = forgetting.accuracy(solver, x, y)
-    return {"accuracy": float(value), "training": solver[1].training, "graph": solver[0].graph}
+    return {"accuracy": number(value), "training": solver[1].training, "graph": solver[0].graph}
 
 
 def accuracy_matrix(weights, xs, ys):
@@ -82,12 +87,12 @@ def average_accuracy(R):
 def forgetting_of(R):
     """Your forgetting of R, and R as it is left."""
     R = R.clone()
-    return {"forgetting": float(forgetting.forgetting(R)), "R": R}
+    return {"forgetting": number(forgetting.forgetting(R)), "R": R}
 
 
 def transfer(R):
     """(backward, forward)"""
-    return [float(forgetting.backward_transfer(R)), float(forgetting.forward_transfer(R))]
+    return [number(forgetting.backward_transfer(R)), number(forgetting.forward_transfer(R))]
 
 
 # ---------------------------------------------------------------- 2: a VAE
@@ -137,7 +142,7 @@ def vae_loss(x, mean, logvar, logit):
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=len(mean), hidden=8)
     model.encoder = Constant(torch.cat([mean, logvar]))
     model.decoder = Constant(torch.full((x[0].numel(),), logit))
-    return float(model.train_step(x))
+    return number(model.train_step(x))
 
 
 def vae_learns(x, steps, seed):
@@ -145,7 +150,7 @@ def vae_learns(x, steps, seed):
     torch.manual_seed(seed)
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=4, hidden=32)
     before = copy.deepcopy(model.state_dict())
-    losses = [float(model.train_step(x[torch.randint(len(x), (64,))])) for _ in range(steps)]
+    losses = [number(model.train_step(x[torch.randint(len(x), (64,))])) for _ in range(steps)]
     still = [n for n, p in model.named_parameters() if torch.equal(p.detach(), before[n])]
     dreams = model.decode(torch.randn(64, model.latent_dim)).detach()
     return {"losses": losses, "still": still, "dreams": dreams}
@@ -285,7 +290,7 @@ def wgan_losses(weight, real, fake, row_weight, penalty):
     """[critic's loss, generator's loss]"""
     critic, fake = Linear(weight), fake.clone().requires_grad_()
     told = generator.critic_loss(critic, real, fake.detach(), row_weight, penalty)
-    return [float(told), float(generator.generator_loss(critic, fake, row_weight))]
+    return [number(told), number(generator.generator_loss(critic, fake, row_weight))]
 
 
 def path(noise, image, t):
@@ -350,7 +355,7 @@ def remembers(scenario, dreams, steps, seed):
 
 def paired_interval(a, b):
     """[mean, low, high]"""
-    return [float(value) for value in study.paired_interval(a, b)]
+    return [number(value) for value in study.paired_interval(a, b)]
 
 
 def right_interval(a, b):

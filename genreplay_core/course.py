@@ -302,8 +302,9 @@ def expect(condition: Any, idea: str) -> None:
 def close(found: Any, wanted: Any, idea: str, within: float = 1e-4) -> None:
     """Fail unless numbers are those wanted, of the same shape, to within a part or as much."""
     try:
-        ours, theirs = (np.asarray(value, dtype=np.float64) for value in (wanted, found))
-    except (RuntimeError, TypeError, ValueError):
+        bare = (v.detach() if hasattr(v, "detach") else v for v in (wanted, found))
+        ours, theirs = (np.asarray(value, dtype=np.float64) for value in bare)
+    except (TypeError, ValueError):
         raise AssertionError(f"numbers are wanted, got {type(found).__name__}: {idea}") from None
     expect(ours.shape == theirs.shape, f"got shape {theirs.shape}, expected {ours.shape}: {idea}")
     expect(np.allclose(theirs, ours, rtol=within, atol=within), idea)

@@ -45,7 +45,7 @@ def penalised(adapters, weight, real, fake, mix, squared=False):
     wanted = ((factor * w.T).norm(dim=1) - 1).square()
     expect(tuple(found["penalty"].shape) == (len(real),), "one penalty for each image")
     idea = "(|slope| - 1)^2 at the point between, the length over all pixels of an image"
-    close(found["penalty"], wanted, idea)
+    close(found["penalty"], wanted.detach(), idea)
     (slope,) = torch.autograd.grad(wanted.sum(), w)
     idea = "the penalty doesn't teach the critic: take the slope with create_graph=True"
     close(found["slope"], slope, idea, within=1e-3)
