@@ -68,11 +68,15 @@ check("3b", globals())
 # ## 3c. Soft labels
 #
 # The largest logit says "a 4". The others say "a little like a 9". Hinton, Vinyals and Dean
-# (2015) keep that: the teacher's answer becomes a distribution, $p =
-# \mathrm{softmax}(\text{teacher} / T)$, and the pupil is held against it *at the same
-# temperature*, $q = \mathrm{softmax}(\text{logits} / T)$, by the cross-entropy $-\sum_k p_k \log
-# q_k$, averaged over the images. Dividing by $T$ twice makes the gradient about $T^2$ times
-# smaller, so the loss is multiplied by $T^2$. No gradient goes to the teacher.
+# (2015) keep that: the teacher's answer becomes a distribution $p$, and the pupil's answer $q$ is
+# held against it *at the same temperature* $T$,
+#
+# $$ p = \mathrm{softmax}(\text{teacher} / T), \quad
+#    q = \mathrm{softmax}(\text{logits} / T), \quad
+#    \text{loss} = - T^2 \sum_k p_k \log q_k , $$
+#
+# averaged over the images. Dividing by $T$ twice makes the gradient about $T^2$ times smaller, which
+# the factor $T^2$ makes up for. No gradient goes to the teacher.
 
 
 # %%

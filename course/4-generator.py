@@ -137,39 +137,43 @@ check("4b", globals())
 # - `train_step(x, weight)`: one step on images `(N, *shape)`, and the loss. `weight` `(N,)` sums
 #   to 1; a row of weight 0 must have no influence at all.
 #
-# It owns its optimisers, as your VAE did. Both networks below are small and good enough; change
-# them if you like. Hints. *Flow*: `latent_dim` is the number of pixels; shift the images to [-1,
-# 1] for the walk, and clamp what comes out of it to [0, 1]; the loss is the squared difference of
-# the network's velocity and the line's. *WGAN-GP*: one step of the critic, then one of the
-# generator, both Adam with learning rate 0.001 and betas (0.5, 0.9), works for digits. You may
-# write its pieces again or call yours.
+# Networks and optimisers are given; write `decode` and `train_step` of the one that you chose, and
+# leave the other's stubs. You may write the pieces of 4a and 4b again, or call yours. Hints. *Flow*:
+# images lie in [0, 1] and noise around 0, so shift the images to [-1, 1] for the walk, walk in 10
+# to 20 steps, shift back what comes out of it and clamp it to [0, 1]; the loss of a row is the
+# squared difference of the network's velocity and the line's, averaged over its pixels. *WGAN-GP*:
+# 10 times the gradient penalty; the critic's step must not reach the generator (`fake.detach()`),
+# and a step of the one takes the gradients of that one only (`zero_grad` before each `backward`).
 
 
 # %%
 class Flow(nn.Module):
-    """Flow matching with a perceptron that is told place and time."""
+    """Flow matching. network: place and time (N, latent_dim + 1) -> velocity (N, latent_dim)."""
 
     def __init__(self, shape, hidden=200):
         super().__init__()
         self.shape, self.latent_dim = shape, math.prod(shape)
         self.network = mlp([self.latent_dim + 1, hidden, hidden, self.latent_dim])
-        ### BEGIN SOLUTION
         self.optimiser = torch.optim.Adam(self.parameters(), lr=1e-3)
 
-    def velocity(self, x, t):
-        return self.network(torch.cat([x, t], 1))
-
     def decode(self, z):
+        """Noise (N, latent_dim) -> images (N, *shape) in [0, 1]."""
+        ### BEGIN SOLUTION
         x = z
         for step in range(20):
-            x = x + self.velocity(x, x.new_full((len(x), 1), step / 20)) / 20
+            t = x.new_full((len(x), 1), step / 20)
+            x = x + self.network(torch.cat([x, t], 1)) / 20
         return ((x + 1) / 2).clamp(0, 1).view(-1, *self.shape)
+        ### END SOLUTION
 
     def train_step(self, x, weight):
+        """One step on images x (N, *shape) with row weights (N,); returns the loss."""
+        ### BEGIN SOLUTION
         image = 2 * x.flatten(1) - 1
         noise, t = torch.randn_like(image), torch.rand(len(x), 1)
         there, wanted = (1 - t) * noise + t * image, image - noise
-        loss = weight @ (self.velocity(there, t) - wanted).square().mean(1)
+        found = self.network(torch.cat([there, t], 1))
+        loss = weight @ (found - wanted).square().mean(1)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -178,7 +182,7 @@ class Flow(nn.Module):
 
 
 class Wgan(nn.Module):
-    """A WGAN-GP of two perceptrons."""
+    """WGAN-GP. network: noise (N, latent_dim) -> logits of pixels. critic: images -> (N, 1)."""
 
     def __init__(self, shape, latent_dim=16, hidden=200):
         super().__init__()
@@ -186,16 +190,20 @@ class Wgan(nn.Module):
         pixels = math.prod(shape)
         self.network = mlp([latent_dim, hidden, hidden, pixels])
         self.critic = nn.Sequential(nn.Flatten(), mlp([pixels, hidden, hidden, 1], nn.LeakyReLU))
-        ### BEGIN SOLUTION
-        pair = ((self.network, 1e-3), (self.critic, 1e-3))
-        self.optimisers = [
-            torch.optim.Adam(part.parameters(), lr=lr, betas=(0.5, 0.9)) for part, lr in pair
-        ]
+        betas = (0.5, 0.9)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3, betas=betas)
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=1e-3, betas=betas)
 
     def decode(self, z):
+        """Noise (N, latent_dim) -> images (N, *shape) in [0, 1]."""
+        ### BEGIN SOLUTION
         return self.network(z).sigmoid().view(-1, *self.shape)
+        ### END SOLUTION
 
     def train_step(self, x, weight):
+        """A step of the critic, then one of the generator, on images x (N, *shape) with row weights
+        (N,); returns the critic's loss."""
+        ### BEGIN SOLUTION
         fake = self.decode(torch.randn(len(x), self.latent_dim))
         mix = torch.rand(len(x), *[1] * len(self.shape))
         between = (x + mix * (fake.detach() - x)).requires_grad_()
@@ -203,14 +211,13 @@ class Wgan(nn.Module):
         penalty = 10 * (slope.flatten(1).norm(dim=1) - 1).square()
         gap = self.critic(fake.detach()).squeeze(1) - self.critic(x).squeeze(1)
         loss = weight @ (gap + penalty)
-        self.step(1, loss)
-        self.step(0, -(weight @ self.critic(fake).squeeze(1)))
-        return loss.detach()
-
-    def step(self, which, loss):
-        self.optimisers[which].zero_grad()
+        self.critic_optimiser.zero_grad()
         loss.backward()
-        self.optimisers[which].step()
+        self.critic_optimiser.step()
+        self.optimiser.zero_grad()
+        (-(weight @ self.critic(fake).squeeze(1))).backward()
+        self.optimiser.step()
+        return loss.detach()
         ### END SOLUTION
 
 

@@ -218,12 +218,12 @@ WRONG: dict[str, dict[str, tuple]] = {
     },
     "4c": {
         "flow: not clamped": ("((x + 1) / 2).clamp(0, 1).view", "((x + 1) / 2).view"),
-        "flow: weights ignored": ("loss = weight @ (self.velocity(there, t) - wanted).square().mean(1)", "loss = (self.velocity(there, t) - wanted).square().mean()"),
+        "flow: weights ignored": ("loss = weight @ (found - wanted).square().mean(1)", "loss = (found - wanted).square().mean()"),
         "flow: decode draws noise": ("        x = z\n        for step in range(20)", "        x = torch.randn_like(z)\n        for step in range(20)"),
-        "flow: never learns": ("loss.backward()\n        self.optimiser.step()\n        return loss.detach()\n        ###", "return loss.detach()\n        ###"),
+        "flow: never learns": ("        loss.backward()\n        self.optimiser.step()\n", ""),
         "wgan: images in [-1, 1]": ("self.network(z).sigmoid().view", "self.network(z).tanh().view", *WGAN),
         "wgan: weights ignored": ("loss = weight @ (gap + penalty)", "loss = (gap + penalty).mean()", *WGAN),
-        "wgan: the generator isn't stepped": ("        self.step(0, -(weight @ self.critic(fake).squeeze(1)))\n", "", *WGAN),
+        "wgan: the generator isn't stepped": ("squeeze(1))).backward()\n        self.optimiser.step()\n", "squeeze(1))).backward()\n", *WGAN),
     },
     "4d": {
         "nothing replayed": (SCHOLAR, SCHOLAR.replace("replay_ratio=1.0", "replay_ratio=0.0")),
