@@ -78,6 +78,7 @@ def _parser() -> Parser:
     _sweep_command(commands)
     _report_command(commands)
     _bench_command(commands)
+    _course_command(commands)
     return parser
 
 
@@ -147,6 +148,35 @@ def _bench_command(commands: Any) -> None:
     add("--threads", type=int, help="default: as torch has it")
     add("--avalanche", metavar="PYTHON", help="of an environment that has avalanche-lib")
     add("--quick", action="store_true", help="tiny networks: the figures mean nothing")
+
+
+def _course_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "course",
+        help="make the coursework for students, and grade what they hand in",
+        description="Make the coursework for students, and grade what they hand in.",
+    )
+    actions = command.add_subparsers(required=True, metavar="make|grade")
+    make = actions.add_parser("make", help="write the folder for students")
+    make.set_defaults(command=_course_make, again=lambda a: "the same command begins anew")
+    add: Option = make.add_argument
+    add("folder", type=Path, metavar="DIR", help="a new or an empty folder")
+    add("--with-solutions", action="store_true", help="leave the solutions in")
+    grade = actions.add_parser("grade", help="grade submissions, each in a process of its own")
+    grade.set_defaults(command=_course_grade, again=lambda a: "the same command begins anew")
+    add = grade.add_argument
+    add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a student's folder")
+    add("--out", type=Path, default=Path("graded"), metavar="DIR", help="default graded")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="submissions side by side; default one on each core",
+    )
+    add("--only", nargs="+", default=(), metavar="NAME", help="assignments, such as 2-vae")
+    add("--marks", type=Path, metavar="FILE.csv", help="what was marked with the rubric")
+    add("--seconds", type=float, default=60.0, help="for the tests of a part; default 60")
+    add("--memory", type=int, default=2048, metavar="MB", help="beyond PyTorch's; default 2048")
 
 
 Option = Callable[..., Any]
@@ -364,3 +394,23 @@ def _bench(arguments: argparse.Namespace) -> None:
     chosen = {name: getattr(arguments, name) for name in names}
     print(bench.table(bench.bench(**chosen, tell=partial(print, flush=True))))
     print(f"\nbench.json and bench.png are in {arguments.out}")
+
+
+# ---------------------------------------------------------------- course
+
+
+def _course_make(arguments: argparse.Namespace) -> None:
+    from . import course
+
+    course.make(arguments.folder, arguments.with_solutions)
+    print(f"{arguments.folder} is ready: begin with its README.md")
+
+
+def _course_grade(arguments: argparse.Namespace) -> None:
+    from . import grading
+
+    names = ("out", "workers", "only", "marks")
+    chosen = {name: getattr(arguments, name) for name in names}
+    limits = grading.Limits(part=arguments.seconds, memory=arguments.memory)
+    grading.grade(arguments.submissions, **chosen, limits=limits, tell=partial(print, flush=True))
+    print(f"\ngradebook.csv and a folder for each submission are in {arguments.out}")

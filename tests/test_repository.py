@@ -44,6 +44,8 @@ ORDER = (
         "claims",
         "exercises",
         "book",
+        "course",
+        "grading",
         "cli",
     ),
 )

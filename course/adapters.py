@@ -1,0 +1,415 @@
+"""What binds your code to the tests. They call the functions below, and nothing else of yours.
+
+As it stands, your answers are read from the notebooks: imports, functions, classes and CAPITAL
+constants of a saved notebook count, the rest of it isn't run. If you keep your code elsewhere, say
+so in the six lines that follow, for example
+
+    import my_forgetting as forgetting
+
+Leave the functions as they are: they build small networks, call your code, and give back what it
+answered as tensors, numbers and text.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from genreplay_core import load, mlp_solver, mlp_vae, split
+from genreplay_core.course import Answers
+from genreplay_core.data import few
+from genreplay_core.metrics import interval
+
+HERE = Path(__file__).parent
+
+forgetting = Answers(HERE / "1-forgetting.ipynb")
+vae = Answers(HERE / "2-vae.ipynb")
+replay = Answers(HERE / "3-replay.ipynb")
+generator = Answers(HERE / "4-generator.ipynb")
+study = Answers(HERE / "5-study.ipynb")
+bug_hunts = Answers(HERE / "6-bug-hunts.ipynb")
+
+
+class Linear(nn.Module):
+    """x (N, D) -> x @ weight (N, K). Notes whether gradients were on when it was last asked."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+        self.graph = None
+
+    def forward(self, x):
+        self.graph = torch.is_grad_enabled()
+        return x.flatten(1) @ self.weight
+
+
+def number(value):
+    """A number, or a tensor that holds one, as a float."""
+    return float(torch.as_tensor(value).detach())
+
+
+# ---------------------------------------------------------------- 1: measure forgetting
+
+
+def train_steps(weight, x, y, lr, steps):
+    """Weight after some steps, and the losses (steps,)."""
+    solver = Linear(weight)
+    optimiser = torch.optim.SGD(solver.parameters(), lr)
+    losses = [number(forgetting.train_step(solver, optimiser, x, y)) for _ in range(steps)]
+    return {"weight": solver.weight.detach(), "losses": losses}
+
+
+def accuracy(weight, x, y, training):
+    """The accuracy of a network with dropout, and the mode in which it is left."""
+    solver = nn.Sequential(Linear(weight), nn.Dropout(0.9)).train(training)
+    value = forgetting.accuracy(solver, x, y)
+    return {"accuracy": number(value), "training": solver[1].training, "graph": solver[0].graph}
+
+
+def accuracy_matrix(weights, xs, ys):
+    """R (T+1, T) of linear solvers; the measure is right, whatever yours is."""
+
+    def measure(solver, x, y):
+        return float((solver(x).argmax(1) == y).float().mean())
+
+    stages = [Linear(weight) for weight in weights]
+    with torch.no_grad():
+        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), measure)
+
+
+def average_accuracy(R):
+    return forgetting.average_accuracy(R)
+
+
+def forgetting_of(R):
+    """Your forgetting of R, and R as it is left."""
+    R = R.clone()
+    return {"forgetting": number(forgetting.forgetting(R)), "R": R}
+
+
+def transfer(R):
+    """(backward, forward)"""
+    return [number(forgetting.backward_transfer(R)), number(forgetting.forward_transfer(R))]
+
+
+# ---------------------------------------------------------------- 2: a VAE
+
+
+def gaussian_kl(mean, logvar):
+    return vae.gaussian_kl(mean, logvar)
+
+
+def reparameterise(mean, logvar, noise):
+    """The latents, and how their sum changes with the mean and the log variance."""
+    mean, logvar = mean.clone().requires_grad_(), logvar.clone().requires_grad_()
+    z = vae.reparameterise(mean, logvar, noise)
+    slopes = [torch.zeros_like(mean)] * 2
+    if z.requires_grad:
+        z.sum().backward()
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in (mean, logvar)]
+    return {"z": z.detach(), "mean": slopes[0], "logvar": slopes[1]}
+
+
+def negative_elbo(logits, x, kl):
+    return vae.negative_elbo(logits, x, kl)
+
+
+def sample(weight, n, seed):
+    """n samples of a decoder with dropout, and how the decoder is left."""
+    torch.manual_seed(seed)
+    decoder = nn.Sequential(Linear(weight), nn.Dropout(0.5)).train()
+    images = vae.sample(decoder, n, len(weight))
+    left = {"training": decoder[1].training, "graph": images.requires_grad}
+    return {"images": images.detach(), **left}
+
+
+class Constant(nn.Module):
+    """The same row for each image."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.row = nn.Parameter(row)
+
+    def forward(self, x):
+        return self.row.expand(len(x), -1)
+
+
+def vae_loss(x, mean, logvar, logit):
+    """The loss of your VAE if its encoder and decoder say the same of each image."""
+    model = vae.VAE(tuple(x.shape[1:]), latent_dim=len(mean), hidden=8)
+    model.encoder = Constant(torch.cat([mean, logvar]))
+    model.decoder = Constant(torch.full((x[0].numel(),), logit))
+    return number(model.train_step(x))
+
+
+def vae_learns(x, steps, seed):
+    """Losses (steps,), the names of parameters that never moved, and 64 dreams."""
+    torch.manual_seed(seed)
+    model = vae.VAE(tuple(x.shape[1:]), latent_dim=4, hidden=32)
+    before = copy.deepcopy(model.state_dict())
+    losses = [number(model.train_step(x[torch.randint(len(x), (64,))])) for _ in range(steps)]
+    still = [n for n, p in model.named_parameters() if torch.equal(p.detach(), before[n])]
+    dreams = model.decode(torch.randn(64, model.latent_dim)).detach()
+    return {"losses": losses, "still": still, "dreams": dreams}
+
+
+# ---------------------------------------------------------------- 3: the replay trainer
+
+
+def freeze(weight, x):
+    """What is frozen, and what is left of the network, when the network then learns on."""
+    network = nn.Sequential(Linear(weight), nn.BatchNorm1d(weight.shape[1]), nn.Dropout(0.5))
+    network.train()
+    frozen = replay.freeze(network)
+    modes = [part.training for part in frozen.modules()]
+    live = [part.training for part in network.modules()]
+    wanted = copy.deepcopy(network).eval()(x).detach()
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+        network.train()(3 * x + 1)  # moves the statistics of the batch norm
+    return {
+        "training": any(modes),
+        "live": all(live),
+        "learns": any(p.requires_grad for p in frozen.parameters()),
+        "wanted": wanted,
+        "found": frozen.eval()(x).detach(),
+    }
+
+
+class Decoder(nn.Module):
+    """A generator whose images are squashed noise: sigmoid(z @ weight)."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.latent_dim, self.net = len(weight), Linear(weight)
+
+    def decode(self, z):
+        return self.net(z).sigmoid()
+
+
+def replay_batch(decoder, solver, n, seed):
+    torch.manual_seed(seed)
+    x, y = replay.replay_batch(Decoder(decoder), Linear(solver), n)
+    return {"x": x.detach(), "y": y, "graph": x.requires_grad}
+
+
+def distillation(logits, teacher, temperature):
+    return replay.distillation_loss(logits, teacher, temperature)
+
+
+def mixture_weights(new, old, t):
+    return replay.mixture_weights(new, old, t)
+
+
+class Toy(nn.Module):
+    """A generator whose dreams bear its age: pixel 0 tells how often it was trained.
+
+    Pixels 1 and 2 are 0 in a dream and hold a 1 in a real image, the others come from the noise.
+    """
+
+    latent_dim = 3
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("age", torch.zeros(()))
+        self.log = []
+
+    def decode(self, z):
+        marks = torch.stack([self.age / 1000, 0 * self.age, 0 * self.age])
+        return torch.cat([marks.expand(len(z), -1), z.sigmoid()], 1)
+
+    def train_step(self, x, weight):
+        self.age += 1
+        self.log.append((x.detach().clone(), weight.detach().clone()))
+        return x.new_zeros(())
+
+
+def train_tasks(weight, xs, ys, steps, batch, lr, seed):
+    """Your scholar on a few tasks, with a linear solver and the toy generator.
+
+    For each task a dict: `before` and `after`, the solver's weight; `x` and `weight`, what the
+    generator was given in each step. What it is built of (freezing, dreams, weights) is right,
+    whatever yours is.
+    """
+    torch.manual_seed(seed)
+
+    def freeze(network):
+        frozen = copy.deepcopy(network).eval().requires_grad_(False)
+        if isinstance(frozen, Toy):
+            frozen.log = []
+        return frozen
+
+    @torch.no_grad()
+    def dream(generator, solver, n):
+        x = generator.decode(torch.randn(n, generator.latent_dim))
+        return x, solver(x).argmax(1)
+
+    def weights(new, old, t):
+        r = 1.0 if old == 0 else 1 / t
+        return torch.tensor([r / new] * new + [(1 - r) / max(old, 1)] * old)
+
+    solver, toy = Linear(weight), Toy()
+    optimiser = torch.optim.SGD(solver.parameters(), lr)
+    scholar = replay.Scholar(solver, toy, optimiser, freeze, dream, weights, batch)
+    told = []
+    for x, y in zip(xs, ys, strict=True):
+        toy.log, before = [], solver.weight.detach().clone()
+        scholar.train_task(x, y, steps)
+        seen = {"x": [x for x, _ in toy.log], "weight": [w for _, w in toy.log]}
+        told.append({"before": before, "after": solver.weight.detach().clone(), **seen})
+    return told
+
+
+# ---------------------------------------------------------------- 4: a generator of your own
+
+
+def track():
+    """Which of the two you chose."""
+    return generator.TRACK
+
+
+def gradient_penalty(weight, real, fake, mix, squared):
+    """The penalty (N,) of the critic (N, 1) = x @ weight, or of its square, and how the sum of the
+    penalty changes with the weight."""
+    linear = Linear(weight)
+
+    def critic(x):
+        return linear(x).square() if squared else linear(x)
+
+    penalty = generator.gradient_penalty(critic, real, fake, mix)
+    slope = torch.zeros_like(weight)
+    if penalty.requires_grad:
+        slope = torch.autograd.grad(penalty.sum(), linear.weight)[0]
+    return {"penalty": penalty.detach(), "slope": slope}
+
+
+def wgan_losses(weight, real, fake, row_weight, penalty):
+    """[critic's loss, generator's loss]"""
+    critic, fake = Linear(weight), fake.clone().requires_grad_()
+    told = generator.critic_loss(critic, real, fake.detach(), row_weight, penalty)
+    return [number(told), number(generator.generator_loss(critic, fake, row_weight))]
+
+
+def path(noise, image, t):
+    """[where the path is at t, its velocity]"""
+    return list(generator.path(noise, image, t))
+
+
+def integrate(z, steps, slope, at):
+    """Where the velocity `slope * x + at * t` leads from z."""
+    times = []
+
+    def velocity(x, t):
+        times.append(float(torch.as_tensor(t).flatten()[0]))
+        return slope * x + at * times[-1]
+
+    return {"x": generator.integrate(velocity, z, steps), "times": times}
+
+
+def protocol(shape, seed):
+    """What your generator makes of noise: twice of the same, once of other noise."""
+    torch.manual_seed(seed)
+    model = generator.my_generator(tuple(shape))
+    z = torch.randn(5, model.latent_dim)
+    with torch.no_grad():
+        images = [model.decode(z), model.decode(z), model.decode(torch.randn_like(z))]
+    return {"images": images, "module": isinstance(model, nn.Module)}
+
+
+def weighted(x, weight, seed):
+    """The parameters of your generator after two steps on x with these row weights."""
+    torch.manual_seed(seed)
+    model = generator.my_generator(tuple(x.shape[1:]))
+    torch.manual_seed(seed + 1)
+    for _ in range(2):
+        model.train_step(x, weight=weight)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def generates(x, steps, seed):
+    """200 images of your generator after learning from x, as rows."""
+    torch.manual_seed(seed)
+    model = generator.my_generator(tuple(x.shape[1:]))
+    even = torch.full((64,), 1 / 64)
+    for _ in range(steps):
+        model.train_step(x[torch.randint(len(x), (64,))], weight=even)
+    with torch.no_grad():
+        return model.decode(torch.randn(200, model.latent_dim)).flatten(1)
+
+
+def remembers(scenario, dreams, steps, seed):
+    """Your accuracy matrix on four digits in two tasks, with the core's own generator or none."""
+    first = [few(part[part.y < 4], 60) for part in load("digits")]
+    stream = split(first, tasks=2, scenario=scenario, order=range(4))
+    torch.manual_seed(seed)
+    solver = mlp_solver(stream.shape, stream.legend.outputs, hidden=64)
+    dreamer = mlp_vae(stream.shape, latent_dim=8, hidden=64) if dreams else None
+    return generator.learn(stream, solver, dreamer, steps, seed)
+
+
+# ---------------------------------------------------------------- 5: a small study
+
+
+def paired_interval(a, b):
+    """[mean, low, high]"""
+    return [number(value) for value in study.paired_interval(a, b)]
+
+
+def right_interval(a, b):
+    found = interval([x - y for x, y in zip(a, b, strict=True)])
+    return found.mean, found.low, found.high
+
+
+def study_record(question, arms, says, above):
+    """Your record; the interval is right, whatever yours is."""
+    return study.study_record(question, arms, says, above, right_interval)
+
+
+def refuses(arms):
+    """Does your record refuse these arms?"""
+    try:
+        study.study_record("Which?", arms, "This one.", 0.0, right_interval)
+    except ValueError:
+        return True
+    return False
+
+
+def record():
+    """The record of your study."""
+    file = HERE / "study.json"
+    if not file.is_file():
+        raise NotImplementedError
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------- 6: bug hunts
+
+
+def named(source, name):
+    """The function `name` that a source defines."""
+    names = {"copy": copy, "torch": torch, "nn": nn, "F": F}
+    exec(source, names)
+    return names[name]
+
+
+def caught(test, pipeline):
+    """What a test says against a pipeline: nothing if it passes."""
+    try:
+        test(pipeline)
+    except AssertionError as error:
+        return str(error) or "it doesn't hold"
+    return ""
+
+
+def hunt(name, source):
+    """What your test says against the pipeline in the source; without one, against your own."""
+    pipeline = named(source, name) if source else getattr(bug_hunts, name)
+    return caught(getattr(bug_hunts, f"test_{name}"), pipeline)
+
+
+def mended(name, source):
+    """What the test in the source says against your pipeline."""
+    return caught(named(source, f"test_{name}"), getattr(bug_hunts, name))

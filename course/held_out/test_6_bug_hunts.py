@@ -1,0 +1,247 @@
+"""The graders' tests of the bug hunts: other pipelines, right and wrong, for the student's tests;
+and other tests for the student's pipelines."""
+
+import ast
+
+from genreplay_core.course import expect, material
+
+SOLUTION = (material() / "6-bug-hunts.py").read_text(encoding="utf-8")
+REFERENCE = {
+    node.name: ast.get_source_segment(SOLUTION, node)
+    for node in ast.parse(SOLUTION).body
+    if isinstance(node, ast.FunctionDef)
+}
+
+# The same faults, made in other ways.
+WRONG = {
+    "normalised": [
+        """
+def normalised(tasks):
+    low = min(float(train.min()) for train, _ in tasks)
+    high = max(float(train.max()) for train, _ in tasks)
+    return [((a - low) / (high - low), (b - low) / (high - low)) for a, b in tasks]
+""",
+        """
+def normalised(tasks):
+    every = torch.cat([part for task in tasks for part in task])
+    mean, deviation = every.mean(0), every.std(0) + 1e-6
+    return [tuple((part - mean) / deviation for part in task) for task in tasks]
+""",
+    ],
+    "evaluated": [
+        """
+def evaluated(solver, tasks):
+    told = []
+    for x, y, classes in tasks:
+        with torch.no_grad():
+            logits = solver(x)
+        mask = torch.full_like(logits, -1e9)
+        mask[:, classes] = 0
+        told.append(float(((logits + mask).argmax(1) == y).float().mean()))
+    return told
+""",
+        """
+def evaluated(solver, tasks):
+    told = []
+    for x, y, classes in tasks:
+        with torch.no_grad():
+            chance = solver(x).softmax(1)
+        rank = torch.stack([chance[:, c] for c in classes], 1).argmax(1)
+        told.append(sum(classes[r] == int(c) for r, c in zip(rank, y)) / len(y))
+    return told
+""",
+    ],
+    "rehearsed": [
+        """
+def rehearsed(solver, generator, optimiser, x, y, steps):
+    teacher = copy.deepcopy(solver).eval()
+    dreamer = generator  # "frozen"
+    for _ in range(steps):
+        z = torch.randn(len(x), generator.latent_dim)
+        with torch.no_grad():
+            dreams = dreamer.decode(z)
+            labels = teacher(dreams).argmax(1)
+        generator.train_step(torch.cat([dreams, x]))
+        optimiser.zero_grad()
+        F.cross_entropy(solver(torch.cat([x, dreams])), torch.cat([y, labels])).backward()
+        optimiser.step()
+""",
+        """
+def rehearsed(solver, generator, optimiser, x, y, steps):
+    teacher = copy.deepcopy(solver).eval()
+    for _ in range(steps):
+        dreamer = copy.deepcopy(generator).eval()  # frozen anew at each step
+        with torch.no_grad():
+            dreams = dreamer.decode(torch.randn(len(x), dreamer.latent_dim))
+            labels = teacher(dreams).argmax(1)
+        images = torch.cat([x, dreams])
+        optimiser.zero_grad()
+        F.cross_entropy(solver(images), torch.cat([y, labels])).backward()
+        optimiser.step()
+        generator.train_step(images)
+""",
+    ],
+    "early_stopped": [
+        """
+def early_stopped(solver, train_epoch, train, validation, test, epochs):
+    states, reached = [], []
+    for _ in range(epochs):
+        train_epoch(solver, train)
+        states.append(copy.deepcopy(solver.state_dict()))
+        with torch.no_grad():
+            reached.append(float((solver(test[0]).argmax(1) == test[1]).float().mean()))
+    best = max(range(epochs), key=reached.__getitem__)
+    return states[best], reached[best]
+""",
+        """
+def early_stopped(solver, train_epoch, train, validation, test, epochs):
+    def right(part):
+        with torch.no_grad():
+            return float((solver(part[0]).argmax(1) == part[1]).float().mean())
+    best, kept, said = -1.0, None, 0.0
+    for _ in range(epochs):
+        train_epoch(solver, train)
+        both = right(validation) + right(test)
+        if both > best:
+            best, kept, said = both, copy.deepcopy(solver.state_dict()), right(test)
+    return kept, said
+""",
+    ],
+}
+
+# Other ways of doing it right.
+RIGHT = {
+    "normalised": [
+        """
+def normalised(tasks):
+    done, met = [], []
+    for train, test in tasks:
+        met.append(train)
+        every = torch.cat(met)
+        mean, deviation = every.mean(), every.std() + 1e-6
+        done.append(((train - mean) / deviation, (test - mean) / deviation))
+    return done
+""",
+        """
+def normalised(tasks):
+    mean, deviation = tasks[0][0].mean(0), tasks[0][0].std(0) + 1e-6
+    return [tuple((part - mean) / deviation for part in task) for task in tasks]
+""",
+    ],
+    "evaluated": [
+        """
+def evaluated(solver, tasks):
+    with torch.no_grad():
+        return [(solver(x).softmax(1).argmax(1) == y).double().mean().item() for x, y, _ in tasks]
+""",
+    ],
+    "rehearsed": [
+        """
+def rehearsed(solver, generator, optimiser, x, y, steps):
+    teacher, dreamer = copy.deepcopy(solver).eval(), copy.deepcopy(generator).eval()
+    for _ in range(steps):
+        with torch.no_grad():
+            dreams = dreamer.decode(torch.randn(len(x), dreamer.latent_dim))
+            labels = teacher(dreams).argmax(1)
+        generator.train_step(torch.cat([dreams, x]))
+        loss = 0.5 * F.cross_entropy(solver(x), y) + 0.5 * F.cross_entropy(solver(dreams), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+""",
+    ],
+    "early_stopped": [
+        """
+def early_stopped(solver, train_epoch, train, validation, test, epochs):
+    def right(part):
+        with torch.no_grad():
+            return float((solver(part[0]).argmax(1) == part[1]).float().mean())
+    tried = []
+    for _ in range(epochs):
+        train_epoch(solver, train)
+        tried.append((right(validation), right(test), copy.deepcopy(solver.state_dict())))
+    best = max(tried, key=lambda each: each[0])
+    return best[2], best[1]
+""",
+    ],
+}
+
+# What a mended pipeline must still do.
+STILL = {
+    "normalised": """
+def test_normalised(pipeline):
+    tasks = [(torch.randn(50, 3) * 4 + 7, torch.randn(20, 3) * 4 + 7) for _ in range(3)]
+    done = pipeline(tasks)
+    assert [[part.shape for part in task] for task in done] == [
+        [part.shape for part in task] for task in tasks
+    ], "it gives back as many images as it was given"
+    first = done[0][0]
+    assert abs(float(first.mean())) < 0.01, "the first task's images have mean 0"
+    assert abs(float(first.std()) - 1) < 0.1, "the first task's images have deviation 1"
+    gap = (tasks[2][0] - tasks[2][0].mean()) * (done[2][0] - done[2][0].mean())
+    assert float(gap.mean()) > 0, "later tasks are normalised too"
+""",
+    "evaluated": """
+def test_evaluated(pipeline):
+    weight = torch.randn(5, 6)
+    tasks = [(torch.randn(30, 5), torch.randint(2 * t, 2 * t + 2, (30,)), [2 * t, 2 * t + 1])
+             for t in range(3)]
+    wanted = [float(((x @ weight).argmax(1) == y).float().mean()) for x, y, _ in tasks]
+    found = pipeline(lambda x: x @ weight, tasks)
+    assert len(found) == 3, "one accuracy for each task"
+    assert all(abs(a - b) < 1e-5 for a, b in zip(found, wanted)), "the fraction of right answers"
+""",
+    "rehearsed": """
+def test_rehearsed(pipeline):
+    class Known(nn.Module):
+        latent_dim = 2
+        def __init__(self):
+            super().__init__()
+            self.steps = 0
+        def decode(self, z):
+            return torch.tensor([0.0, 1.0]).repeat(len(z), 1)
+        def train_step(self, x):
+            self.steps += 1
+    torch.manual_seed(0)
+    solver, generator = nn.Linear(2, 2), Known()
+    with torch.no_grad():
+        solver.weight.copy_(torch.tensor([[0.0, 3.0], [0.0, -3.0]]))
+        solver.bias.zero_()
+    x, y = torch.tensor([[1.0, 0.0]]).repeat(8, 1), torch.ones(8).long()
+    optimiser = torch.optim.SGD(solver.parameters(), 0.5)
+    pipeline(solver, generator, optimiser, x, y, 40)
+    assert generator.steps == 40, "the generator learns in each step"
+    assert int(solver(x[:1]).argmax()) == 1, "the new task isn't learned"
+    assert int(solver(torch.tensor([[0.0, 1.0]])).argmax()) == 0, "the first task is forgotten"
+""",
+}
+STILL["early_stopped"] = REFERENCE["test_early_stopped"]
+
+
+def judged(adapters, name):
+    """The student's test on other pipelines, and other tests on the student's pipeline."""
+    for source in WRONG[name]:
+        idea = "your test passes a pipeline that makes the same mistake in another way"
+        expect(adapters.hunt(name, source), idea)
+    for source in [*RIGHT[name], REFERENCE[name]]:
+        said = adapters.hunt(name, source)
+        expect(not said, f"your test fails a right pipeline: {said}")
+    for test in (REFERENCE[f"test_{name}"], STILL[name]):
+        said = adapters.mended(name, test)
+        expect(not said, f"your version isn't right yet: {said}")
+
+
+def test_6a_against_others(adapters):
+    judged(adapters, "normalised")
+
+
+def test_6b_against_others(adapters):
+    judged(adapters, "evaluated")
+
+
+def test_6c_against_others(adapters):
+    judged(adapters, "rehearsed")
+
+
+def test_6d_against_others(adapters):
+    judged(adapters, "early_stopped")

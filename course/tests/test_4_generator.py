@@ -1,0 +1,136 @@
+"""Public tests of the fourth assignment. A part is done when all tests of it pass.
+
+In 4a and 4b only the version that your notebook's TRACK names is looked at.
+"""
+
+from functools import cache
+
+import torch
+
+from genreplay_core import load
+from genreplay_core.course import close, expect
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(seed, *shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def digits():
+    return load("digits")[0].x
+
+
+def chosen(adapters):
+    track = adapters.track()
+    expect(track in ("flow", "wgan"), 'TRACK is "flow" or "wgan"')
+    return track
+
+
+def flow_path(adapters, noise, image, t):
+    there, velocity = adapters.path(noise, image, t)
+    close(there, (1 - t) * noise + t * image, "at t = 0 it is the noise, at t = 1 the image")
+    close(velocity, image - noise, "the velocity leads from the noise to the image: x - z")
+
+
+def penalised(adapters, weight, real, fake, mix, squared=False):
+    """Checks a penalty whose slope is known: weight, or 2 * score * weight for the square."""
+    found = adapters.gradient_penalty(weight, real, fake, mix, squared)
+    w = weight.clone().requires_grad_()
+    between = (real + mix * (fake - real)).flatten(1)
+    factor = 2 * (between @ w) if squared else torch.ones(len(real), 1)
+    wanted = ((factor * w.T).norm(dim=1) - 1).square()
+    expect(tuple(found["penalty"].shape) == (len(real),), "one penalty for each image")
+    idea = "(|slope| - 1)^2 at the point between, the length over all pixels of an image"
+    close(found["penalty"], wanted.detach(), idea)
+    (slope,) = torch.autograd.grad(wanted.sum(), w)
+    idea = "the penalty doesn't teach the critic: take the slope with create_graph=True"
+    close(found["slope"], slope, idea, within=1e-3)
+
+
+def test_4a_the_heart_of_it(adapters):
+    if chosen(adapters) == "flow":
+        t = torch.tensor([[0.0], [0.25], [1.0]])
+        flow_path(adapters, normal(1, 3, 4), uniform(2, 3, 4), t)
+    else:
+        real, fake = uniform(3, 3, 1, 2, 2), uniform(4, 3, 1, 2, 2)
+        mix = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1)
+        penalised(adapters, torch.tensor([[1.0], [2.0], [0.0], [-2.0]]), real, fake, mix)
+        penalised(adapters, torch.tensor([[1.0], [0.5], [0.0], [-2.0]]), real, fake, mix, True)
+
+
+def walked(adapters, z, steps, slope, at):
+    found, x = adapters.integrate(z, steps, slope, at), z
+    for step in range(steps):
+        x = x + (slope * x + at * step / steps) / steps
+    times = [step / steps for step in range(steps)]
+    idea = f"{steps} steps ask for the velocity at t = 0, 1/{steps}, ..., and not at t = 1"
+    close(found["times"], times, idea)
+    close(found["x"], x, "move by the velocity times the length of a step, 1 / steps")
+
+
+def judged(adapters, weight, real, fake, rows, penalty):
+    critic, generator = adapters.wgan_losses(weight, real, fake, rows, penalty)
+    scores = [(x.flatten(1) @ weight).squeeze(1) for x in (real, fake)]
+    idea = "the critic minimises score(fake) - score(real) + penalty, weighted by row"
+    close(critic, rows @ (scores[1] - scores[0] + penalty), idea)
+    close(generator, -rows @ scores[1], "the generator minimises minus its score, weighted by row")
+
+
+def test_4b_the_rest_of_it(adapters):
+    if chosen(adapters) == "flow":
+        walked(adapters, torch.tensor([[1.0, -2.0]]), 4, 0.5, 1.0)
+        walked(adapters, torch.tensor([[1.0, -2.0]]), 1, 0.0, 1.0)
+    else:
+        rows, penalty = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.0, 1.0, 4.0])
+        real, fake = uniform(5, 3, 4), uniform(6, 3, 4)
+        judged(adapters, torch.tensor([[1.0], [2.0], [0.0], [-2.0]]), real, fake, rows, penalty)
+
+
+def test_4c_decode_makes_images_of_noise(adapters):
+    found = adapters.protocol((1, 8, 8), 0)
+    expect(found["module"], "a generator is an nn.Module: its weights are copied and saved as such")
+    once, again, other = found["images"]
+    expect(tuple(once.shape) == (5, 1, 8, 8), "decode gives images (N, *shape)")
+    expect(once.min() >= 0 and once.max() <= 1, "pixels lie in [0, 1]")
+    expect(torch.equal(once, again), "the same noise gives the same image: decode draws none")
+    expect(not torch.equal(once, other), "other noise gives another image")
+
+
+def test_4c_a_row_of_weight_0_has_no_influence(adapters):
+    x = digits()[:16]
+    weight = torch.tensor([1 / 8] * 8 + [0.0] * 8)
+    other = torch.cat([x[:8], 1 - x[8:]])
+    found = [adapters.weighted(images, weight, 3) for images in (x, other)]
+    idea = "a row of weight 0 changes what is learned: multiply each row's loss by its weight"
+    close(*found, idea, within=1e-5)
+
+
+def test_4c_a_row_of_more_weight_has_more(adapters):
+    x = digits()[:16]
+    even = adapters.weighted(x, torch.full((16,), 1 / 16), 3)
+    uneven = adapters.weighted(x, torch.tensor([2 / 16] * 7 + [0.0] * 7 + [1 / 16] * 2), 3)
+    expect(not torch.allclose(even, uneven), "the weights have no influence on what is learned")
+
+
+def test_4c_it_learns_what_images_look_like(adapters):
+    x = digits()
+    found = adapters.generates(x, 250, 0)
+    gap = (found.mean(0) - x.flatten(1).mean(0)).abs().mean()
+    expect(gap < 0.15, "after 250 steps its images have ink in the wrong places")
+    expect(found.std(0).mean() > 0.08, "after 250 steps all of its images are the same")
+
+
+def test_4d_the_matrix_is_whole(adapters):
+    R = adapters.remembers("class", False, 60, 0)
+    expect(tuple(R.shape) == (3, 2), "T + 1 rows: the untrained solver, then after each task")
+    expect(R[1, 0] > 0.9 and R[2, 1] > 0.9, "a task isn't learned when it is met")
+    expect(R[0].max() < 0.9, "row 0 is the solver before it has learned anything")
+
+
+def test_4d_dreams_help_it_remember(adapters):
+    R = adapters.remembers("class", True, 100, 1)
+    expect(R[2, 0] > 0.5, "the first task is forgotten: one scholar for all tasks, dreams for each")

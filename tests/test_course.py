@@ -1,0 +1,532 @@
+"""The coursework: what students get, and that each of its tests can fail for the right reason.
+
+Wrong solutions are planted one at a time. Each must lose the points of its part, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+
+import nbformat
+import pytest
+
+from genreplay_core import course
+from genreplay_core.cli import main
+from genreplay_core.metrics import interval
+
+ASSIGNMENTS = {a.name[0]: a for a in course.assignments()}
+BOTH = ("tests", "held_out")
+PARTS = [part for a in ASSIGNMENTS.values() for part in a.parts]
+
+
+# ---------------------------------------------------------------- judging without processes
+
+
+@cache
+def source(number: str) -> str:
+    return (course.material() / f"{ASSIGNMENTS[number].name}.py").read_text()
+
+
+@cache
+def questions(number: str):
+    return course.questions(ASSIGNMENTS[number], BOTH)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """A function from an assignment's source to what is lost: part -> what is said first."""
+
+    def judged(number: str, text: str, study: dict | None = None) -> dict[str, str]:
+        notebook = tmp_path / "answers.ipynb"
+        notebook.write_text(json.dumps(course.as_notebook(text)))
+        adapters = course.module(course.material() / "adapters.py")
+        short = ASSIGNMENTS[number].name[2:].replace("-", "_")
+        setattr(adapters, short, course.Answers(notebook))
+        if study is not None:
+            adapters.HERE = tmp_path
+            (tmp_path / "study.json").write_text(json.dumps(study))
+        found = {}
+        for part, tests in questions(number).items():
+            said = [s for test in tests if (s := course.lesson(test, adapters)) is not None]
+            if said:
+                found[part] = said[0]
+        return found
+
+    return judged
+
+
+def planted(number: str, old: str, new: str) -> str:
+    """The solution with a fault: `old` stands there once, and becomes `new`."""
+    assert source(number).count(old) == 1, old
+    return source(number).replace(old, new)
+
+
+@pytest.mark.parametrize("number", ASSIGNMENTS)
+def test_the_solution_loses_nothing(lost, number):
+    assert lost(number, source(number)) == {}
+
+
+def test_the_solution_loses_nothing_on_the_other_track_either(lost):
+    assert lost("4", planted("4", 'TRACK = "flow"', 'TRACK = "wgan"')) == {}
+
+
+@pytest.mark.parametrize("number", ASSIGNMENTS)
+def test_the_starter_has_nothing(lost, number):
+    """Every part is lost, for it isn't done yet."""
+    found = lost(number, course.without_solutions(source(number)))
+    tested = [part.name for part in ASSIGNMENTS[number].parts if not part.by_hand]
+    assert list(found) == tested
+    assert set(found.values()) == {"not done yet"}
+
+
+# ---------------------------------------------------------------- wrong solutions
+
+CE = "loss = F.cross_entropy(solver(x), y)\n    optimiser.zero_grad()"
+KL = "return 0.5 * (logvar.exp() + mean.square() - 1 - logvar).sum(1)"
+REBUILT = (
+    'rebuilt = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)'
+)
+FROZEN = "return copy.deepcopy(network).eval().requires_grad_(False)"
+FREEZING = "frozen = self.freeze(self.generator), self.freeze(self.solver)"
+FALLS = "falls = [float(R[j + 1 : tasks, j].max() - R[tasks, j]) for j in range(tasks - 1)]"
+SCHOLAR = "scholar.train_task(task.train, task.id, steps=steps, replay_ratio=1.0)"
+DEVIATION = "deviation = math.sqrt(sum((x - mean) ** 2 for x in d) / (n - 1))"
+WGAN = ('TRACK = "flow"', 'TRACK = "wgan"')
+
+# part -> what was planted -> (old, new) or a few of those. "(field)" marks faults of published code.
+WRONG: dict[str, dict[str, tuple]] = {
+    "1a": {
+        "gradients add up": (CE, CE.split("\n")[0]),
+        "softmax before cross-entropy": ("F.cross_entropy(solver(x), y)", "F.cross_entropy(solver(x).softmax(1), y)"),
+        "summed over the batch": ("F.cross_entropy(solver(x), y)", 'F.cross_entropy(solver(x), y, reduction="sum")'),
+        "no step": ("    optimiser.step()\n    return loss.detach()", "    return loss.detach()"),
+    },
+    "1b": {
+        "in training mode": ("    solver.eval()\n", ""),
+        "mode not put back": ("    solver.train(mode)\n", ""),
+        "in percent": ("return float(right.float().mean())", "return 100 * float(right.float().mean())"),
+        "with gradients": ("    with torch.no_grad():\n        right = solver", "    if True:\n        right = solver"),
+    },
+    "1c": {
+        "rows and columns exchanged": ("for x, y in tests] for solver in stages]", "for solver in stages] for x, y in tests]"),
+        "without the untrained solver": ("for x, y in tests] for solver in stages]", "for x, y in tests] for solver in stages[1:]]"),
+        "mean of the whole matrix": ("return float(R[-1].mean())", "return float(R.mean())"),
+        "tasks to come left out": ("return torch.tensor([[measure", "return torch.tril(torch.tensor([[measure", "for solver in stages])", "for solver in stages]), -1)"),
+    },
+    "1d": {
+        "improvement counted as 0 (field)": (FALLS, FALLS.replace("[float(", "[max(0.0, float(").replace("j]) for", "j])) for")),
+        "changes its argument (field)": (FALLS, "R[0] = 0\n    " + FALLS),
+        "best includes the time before": (FALLS, FALLS.replace("R[j + 1 : tasks, j]", "R[:tasks, j]")),
+        "best includes the end": (FALLS, FALLS.replace("R[j + 1 : tasks, j]", "R[j + 1 :, j]")),
+        "the last task counts": (FALLS, FALLS.replace("range(tasks - 1)", "range(tasks)").replace("R[j + 1 : tasks, j]", "R[j + 1 :, j]")),
+    },
+    "1e": {
+        "untrained solver left out": ("R[j, j] - R[0, j]", "R[j, j]"),
+        "row after the task": ("R[j, j] - R[0, j]", "R[j + 1, j] - R[0, j]"),
+        "backward from the best": ("R[-1, j] - R[j + 1, j]", "R[-1, j] - R[:, j].max()"),
+        "sign of backward": ("R[-1, j] - R[j + 1, j]", "R[j + 1, j] - R[-1, j]"),
+    },
+    "2a": {
+        "summed over the batch": (KL, KL.replace(".sum(1)", ".sum()")),
+        "mean over latents": (KL, KL.replace(".sum(1)", ".mean(1)")),
+        "log variance taken for a deviation's": (KL, KL.replace("logvar.exp()", "(2 * logvar).exp()").replace("- logvar", "- 2 * logvar")),
+        "sign": (KL, KL.replace("return 0.5", "return -0.5")),
+    },
+    "2b": {
+        "exp(logvar) as deviation (field)": ("(0.5 * logvar).exp() * noise", "logvar.exp() * noise"),
+        "half of exp(logvar) as deviation (field)": ("(0.5 * logvar).exp() * noise", "0.5 * logvar.exp() * noise"),
+        "no gradient": ("return mean + (0.5 * logvar).exp() * noise", "return (mean + (0.5 * logvar).exp() * noise).detach()"),
+        "no gradient for the variance": ("(0.5 * logvar).exp() * noise", "(0.5 * logvar).exp().detach() * noise"),
+    },
+    "2c": {
+        "mean over pixels": (REBUILT, REBUILT.replace(".sum(1)", ".mean(1)")),
+        "grows with the batch": ("return ((rebuilt + kl) / x[0].numel()).mean()", "return ((rebuilt + kl) / x[0].numel()).sum()"),
+        "sigmoid twice": (REBUILT, REBUILT.replace("logits(logits,", "logits(logits.sigmoid(),")),
+        "KL subtracted": ("return ((rebuilt + kl)", "return ((rebuilt - kl)"),
+    },
+    "2d": {
+        "uniform noise": ("torch.randn(n, latent_dim)", "torch.rand(n, latent_dim)"),
+        "logits for pixels": ("decoder(torch.randn(n, latent_dim)).sigmoid()", "decoder(torch.randn(n, latent_dim))"),
+        "dropout on": ("    decoder.eval()\n", ""),
+        "one latent for all": ("torch.randn(n, latent_dim)", "torch.randn(latent_dim).expand(n, -1)"),
+        "with gradient": ("    with torch.no_grad():\n        images = decoder", "    if True:\n        images = decoder"),
+    },
+    "2e": {
+        "optimiser holds half of it (field)": ("torch.optim.Adam(self.parameters(), lr=1e-3)", "torch.optim.Adam(self.decoder.parameters(), lr=1e-3)"),
+        "without KL": ("loss = ((rebuilt + kl) / x[0].numel()).mean()", "loss = (rebuilt / x[0].numel()).mean()"),
+        "logits for pixels": ("self.decoder(z).sigmoid().view", "self.decoder(z).view"),
+        "reconstruction averaged": ('reduction="none").sum(1)\n        loss', 'reduction="none").mean(1)\n        loss'),
+    },
+    "3a": {
+        "the same object (field)": (FROZEN, "return network"),
+        "shallow copy": (FROZEN, "return copy.copy(network).eval().requires_grad_(False)"),
+        "left in training mode (field)": (FROZEN, FROZEN.replace(".eval()", "")),
+        "original put into eval mode": (FROZEN, "return copy.deepcopy(network.eval()).requires_grad_(False)"),
+        "asks for gradients": (FROZEN, FROZEN.replace(".requires_grad_(False)", "")),
+    },
+    "3b": {
+        "replay carries a gradient (field)": ("    with torch.no_grad():\n        x = generator.decode", "    if True:\n        x = generator.decode"),
+        "labels of other dreams": ("return x, solver(x).argmax(1)", "return x, solver(generator.decode(torch.randn(n, generator.latent_dim))).argmax(1)"),
+        "uniform noise": ("torch.randn(n, generator.latent_dim)", "torch.rand(n, generator.latent_dim)"),
+        "logits for labels": ("return x, solver(x).argmax(1)", "return x, solver(x)"),
+        "two of the outputs only": ("return x, solver(x).argmax(1)", "return x, solver(x)[:, :2].argmax(1)"),
+    },
+    "3c": {
+        "without T squared": ("temperature**2 * -(p", "-(p"),
+        "teacher and pupil exchanged (field)": ("p = (teacher / temperature)", "teacher, logits = logits, teacher\n    p = (teacher / temperature)"),
+        "pupil not softened": ("(logits / temperature).log_softmax(1)", "logits.log_softmax(1)"),
+        "summed over the batch": ("(p * q).sum(1).mean()", "(p * q).sum()"),
+    },
+    "3d": {
+        "head count (field)": ("parts = torch.full((new,), 1 / t / new)", "return torch.full((new + old,), 1 / (new + old))\n    parts = torch.full((new,), 1 / t / new)"),
+        "always half": ("parts = torch.full((new,), 1 / t / new)", "t = 2\n    parts = torch.full((new,), 1 / t / new)"),
+        "exchanged": ("1 / t / new), torch.full((old,), (1 - 1 / t) / old)", "(1 - 1 / t) / new), torch.full((old,), 1 / t / old)"),
+        "multiplied up (field)": ("parts = torch.full((new,), 1 / t / new)", "GROWN.append(1)\n    t = t ** len(GROWN)\n    parts = torch.full((new,), 1 / t / new)", "def mixture_weights(", "GROWN = []\n\n\ndef mixture_weights("),
+        "for each row": ("torch.full((new,), 1 / t / new), torch.full((old,), (1 - 1 / t) / old)", "torch.full((new,), 1 / t), torch.full((old,), 1 - 1 / t)"),
+    },
+    "3e": {
+        "the live generator dreams (field)": (FREEZING, "frozen = self.generator, self.freeze(self.solver)"),
+        "the live solver labels (field)": (FREEZING, "frozen = self.freeze(self.generator), self.solver"),
+        "the generator learns the new task only (field)": ("self.generator.train_step(images, weight)", "self.generator.train_step(images[: self.batch], weight[: self.batch])"),
+        "frozen once for all": (FREEZING, "if self.tasks <= 2:\n            self.frozen = self.freeze(self.generator), self.freeze(self.solver)\n        frozen = self.frozen"),
+        "weighed by head count (field)": ("(weight @ losses).backward()", "losses.mean().backward()"),
+        "gradients add up": ("            self.optimiser.zero_grad()\n", ""),
+        "one dream for all steps": ("dreams, said = self.dream(*frozen, self.batch)", "if not hasattr(self, 'kept') or self.kept[0] != self.tasks:\n                    self.kept = self.tasks, self.dream(*frozen, self.batch)\n                dreams, said = self.kept[1]"),
+    },
+    "4a": {
+        "flow: from image to noise": ("return (1 - t) * noise + t * image, image - noise", "return (1 - t) * image + t * noise, image - noise"),
+        "flow: velocity backwards": ("return (1 - t) * noise + t * image, image - noise", "return (1 - t) * noise + t * image, noise - image"),
+        "flow: one time for all": ("return (1 - t) * noise + t * image, image - noise", "t = t[:1]\n    return (1 - t) * noise + t * image, image - noise"),
+        "wgan: norm over channels only (field)": ("(slope.flatten(1).norm(dim=1) - 1).square()\n    ###", "(slope.norm(dim=1).flatten(1) - 1).square().mean(1)\n    ###", *WGAN),
+        "wgan: features of different images mixed (field)": ("(slope.flatten(1).norm(dim=1) - 1).square()\n    ###", "(slope.norm() - 1).square().expand(len(slope))\n    ###", *WGAN),
+        "wgan: doesn't teach": ("critic(between).sum(), between, create_graph=True)\n    return", "critic(between).sum(), between)\n    return", *WGAN),
+        "wgan: at the real images": ("between = (real + mix * (fake - real)).detach()", "between = real.clone().detach()", *WGAN),
+    },
+    "4b": {
+        "flow: one step too many": ("for step in range(steps):\n        t = torch", "for step in range(steps + 1):\n        t = torch"),
+        "flow: time one step ahead": ("step / steps)\n", "(step + 1) / steps)\n"),
+        "flow: steps of length 1": ("x = x + velocity(x, t) / steps", "x = x + velocity(x, t)"),
+        "wgan: signs exchanged": ("critic(fake).squeeze(1) - critic(real).squeeze(1) + penalty", "critic(real).squeeze(1) - critic(fake).squeeze(1) + penalty", *WGAN),
+        "wgan: penalty subtracted": ("critic(real).squeeze(1) + penalty", "critic(real).squeeze(1) - penalty", *WGAN),
+        "wgan: weights ignored": ("return -(weight @ critic(fake).squeeze(1))", "return -critic(fake).mean()", *WGAN),
+    },
+    "4c": {
+        "flow: not clamped": ("((x + 1) / 2).clamp(0, 1).view", "((x + 1) / 2).view"),
+        "flow: weights ignored": ("loss = weight @ (found - wanted).square().mean(1)", "loss = (found - wanted).square().mean()"),
+        "flow: decode draws noise": ("        x = z\n        for step in range(20)", "        x = torch.randn_like(z)\n        for step in range(20)"),
+        "flow: never learns": ("        loss.backward()\n        self.optimiser.step()\n", ""),
+        "wgan: images in [-1, 1]": ("self.network(z).sigmoid().view", "self.network(z).tanh().view", *WGAN),
+        "wgan: weights ignored": ("loss = weight @ (gap + penalty)", "loss = (gap + penalty).mean()", *WGAN),
+        "wgan: the generator isn't stepped": ("squeeze(1))).backward()\n        self.optimiser.step()\n", "squeeze(1))).backward()\n", *WGAN),
+    },
+    "4d": {
+        "nothing replayed": (SCHOLAR, SCHOLAR.replace("replay_ratio=1.0", "replay_ratio=0.0")),
+        "without the legend": ("legend=stream.legend, batch=64", "batch=64"),
+        "without the untrained row": ("    matrix = [measured()]\n", "    matrix = []\n"),
+        "each task as if it went on with the first": (SCHOLAR, SCHOLAR.replace("task.id", "0")),
+        "all data at once": (SCHOLAR, "met = [t.train for t in stream]\n        both = [torch.cat([m.x for m in met]), torch.cat([m.y for m in met])]\n        scholar.train_task(tuple(both), task.id, steps=steps, replay_ratio=1.0)"),
+    },
+    "5a": {
+        "1.96 for t": ("float(stats.t.ppf(0.975, n - 1))", "1.96"),
+        "deviation with n": (DEVIATION, DEVIATION.replace("/ (n - 1)", "/ n")),
+        "no root of n": ("* deviation / math.sqrt(n)", "* deviation"),
+        "unpaired": (DEVIATION, "deviation = math.sqrt(stats.tvar(a) + stats.tvar(b))"),
+    },
+    "5b": {
+        "paired by place": ("interval([first[s] for s in first], [second[s] for s in first])", "interval([*first.values()], [*second.values()])"),
+        "holds if the mean does": ('"holds": low > above}', '"holds": mean > above}'),
+        "second minus first": ("interval([first[s] for s in first], [second[s] for s in first])", "interval([second[s] for s in first], [first[s] for s in first])"),
+        "different seeds accepted": ("if first.keys() != second.keys():", "if False:"),
+    },
+    "6a": {
+        "its test passes everything": ('    """Raises AssertionError if the pipeline looks into the future."""\n', '    return\n'),
+        "its test fails everything": ('    """Raises AssertionError if the pipeline looks into the future."""\n', '    raise AssertionError("no")\n'),
+        "its test knows one way only": ("    here, there = pipeline([first, second])[0], pipeline([first, other])[0]\n", "    here = pipeline([first, second])[0]\n    there = here if abs(float(here[0].std()) - 1) > 0.6 and float(here[0].min()) >= 0 else pipeline([first, other])[0]\n"),
+        "its version normalises nothing": ("return [((train - mean) / deviation, (test - mean) / deviation) for train, test in tasks]", "return tasks"),
+    },
+    "6b": {
+        "its test passes everything": ('    """Raises AssertionError if the pipeline uses the task\'s label."""\n', "    return\n"),
+        "its test fails everything": ('    """Raises AssertionError if the pipeline uses the task\'s label."""\n', '    raise AssertionError("no")\n'),
+        "its version isn't mended (field)": ("for x, y, _ in tasks:\n        with torch.no_grad():\n            answers = solver(x).argmax(1)", "for x, y, c in tasks:\n        with torch.no_grad():\n            answers = torch.tensor(c)[solver(x)[:, c].argmax(1)]"),
+    },
+    "6c": {
+        "its test passes everything": ('    """Raises AssertionError if dreams come from the generator that is being trained."""\n', "    return\n"),
+        "its test fails everything": ('    """Raises AssertionError if dreams come from the generator that is being trained."""\n', '    raise AssertionError("no")\n'),
+        "its version isn't mended (field)": ("dreamer = copy.deepcopy(generator).eval()", "dreamer = generator"),
+        "its version doesn't rehearse": ("        generator.train_step(images)\n", "        generator.train_step(x)\n"),
+    },
+    "6d": {
+        "its test passes everything": ('    """Raises AssertionError if the epoch is chosen by the test images."""\n', "    return\n"),
+        "its test fails everything": ('    """Raises AssertionError if the epoch is chosen by the test images."""\n', '    raise AssertionError("no")\n'),
+        "its version isn't mended": ("reached = accuracy(validation)", "reached = accuracy(test)"),
+        "its version reports the last epoch": ("    solver.load_state_dict(kept)\n", ""),
+    },
+}  # fmt: skip
+
+PLANTED = [(part, what) for part, faults in WRONG.items() for what in faults]
+
+
+@pytest.mark.parametrize(("part", "what"), PLANTED, ids=[f"{p}: {w}" for p, w in PLANTED])
+def test_a_wrong_solution_loses_its_part_and_no_other(lost, part, what):
+    changes = WRONG[part][what]
+    text = source(part[0])
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    found = lost(part[0], text)
+    assert list(found) == [part]
+    assert len(found[part]) > 15  # a sentence, not "False"
+
+
+def test_three_wrong_solutions_are_planted_for_each_part_that_is_tested():
+    counts = {part.name: len(WRONG.get(part.name, ())) for part in PARTS if not part.by_hand}
+    assert [name for name, count in counts.items() if count < 3] == []
+    assert WRONG.keys() == counts.keys()
+
+
+# ---------------------------------------------------------------- a study that doesn't hold
+
+
+@pytest.fixture(scope="module")
+def study():
+    return json.loads((course.material() / "study.json").read_text())
+
+
+def test_the_solution_s_study_says_what_its_runs_say(study):
+    """And its claim is one that holds, with every seed in the record."""
+    first, second = (arm["accuracy"] for arm in study["arms"].values())
+    found = interval([first[seed] - second[seed] for seed in first])
+    assert len(first) == 8
+    assert study["difference"] == pytest.approx(
+        {"mean": found.mean, "low": found.low, "high": found.high}
+    )
+    assert study["claim"]["holds"] is True
+    assert found.low > study["claim"]["above"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s["arms"].popitem(), "two arms"),
+        (lambda s: [a["accuracy"].pop("3") for a in s["arms"].values()] and None, "the interval"),
+        (lambda s: [s["arms"]["soft labels"]["accuracy"].pop(k) for k in "0123"], "five seeds"),
+        (lambda s: s["arms"]["hard labels"]["accuracy"].update({"9": 0.5}), "different seeds"),
+        (lambda s: s["arms"]["hard labels"]["config"].update(steps=900), "differ in one thing"),
+        (lambda s: s["difference"].update(low=0.5), "the interval doesn't follow"),
+        (lambda s: s["claim"].update(above=0.5), "does the claim hold"),
+        (lambda s: s["claim"].update(above=0.5, holds=False), "claim what does"),
+    ],
+)
+def test_a_study_that_does_not_hold_together_loses_its_part(lost, study, change, said):
+    broken = json.loads(json.dumps(study))
+    change(broken)
+    found = lost("5", source("5"), broken)
+    assert list(found) == ["5b"]
+    assert said in found["5b"]
+
+
+# ---------------------------------------------------------------- the folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The students' folder and the solved one."""
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["course", "make", str(folder / "unit")]) == 0
+    assert main(["course", "make", str(folder / "solved"), "--with-solutions"]) == 0
+    return folder
+
+
+def test_students_get_notebooks_tests_and_words_and_nothing_of_ours(made):
+    names = {path.name for path in (made / "unit").iterdir()}
+    notebooks = {f"{a.name}.ipynb" for a in ASSIGNMENTS.values()}
+    assert names == notebooks | {
+        *("README.md", "adapters.py", "pipelines.py", "pytest.ini", "rubric.md", "tests"),
+    }
+    assert {path.name for path in (made / "solved").iterdir()} == names | {"study.json"}
+    texts = [p.read_text() for p in (made / "unit").rglob("*") if p.is_file()]
+    assert not any("SOLUTION" in text or "{table}" in text for text in texts)
+
+
+def test_notebooks_are_valid_and_install_what_is_missing(made):
+    for folder in ("unit", "solved"):
+        for path in (made / folder).glob("*.ipynb"):
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.validate(notebook)
+            code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+            assert "%pip install -q --no-deps git+https://" in code[0]
+            assert not any("pip install" in cell for cell in code[1:])
+            assert all(cell.source.strip() for cell in notebook.cells)
+            assert ("raise NotImplementedError" in "".join(code)) is (folder == "unit")
+
+
+def test_every_part_is_announced_and_has_a_stub_and_a_check(made):
+    readme = (made / "unit" / "README.md").read_text()
+    for number, assignment in ASSIGNMENTS.items():
+        text = (made / "unit" / f"{assignment.name}.ipynb").read_text()
+        assert f"about {assignment.hours} hours" in readme
+        assert f"About {assignment.hours} hours" in text
+        assert 2 <= assignment.hours <= 6
+        for part in assignment.parts:
+            assert f"| {part.name} | {part.about}" in readme
+            assert part.by_hand or f'check(\\"{part.name}\\", globals())' in text
+            assert part.name[0] == number
+    total = sum(part.points for part in PARTS)
+    assert f"**{total}**" in readme
+
+
+def test_every_test_says_what_it_is_about():
+    """Its name is a sentence, and so is each of its lessons."""
+    for number in ASSIGNMENTS:
+        for part, tests in questions(number).items():
+            assert len(tests) >= 2, part
+            assert all(len(test.__name__.split("_")) >= 4 for test in tests)
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
+    (tmp_path / "unit").mkdir()
+    (tmp_path / "unit" / "mine.txt").write_text("mine")
+    (tmp_path / "file").touch()
+    for name in ("unit", "file"):
+        assert main(["course", "make", str(tmp_path / name)]) == 2
+        assert "is there already" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine.txt", "unit"]
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "table", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        course.make(tmp_path / "unit")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_material_is_found_in_a_checkout_and_where_it_was_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "HERE", tmp_path / "genreplay_core")
+    with pytest.raises(ValueError, match="isn't here"):
+        course.material()
+    installed = tmp_path / "genreplay_core" / "course_material"
+    installed.mkdir(parents=True)
+    (installed / "course.toml").touch()
+    assert course.material() == installed
+
+
+# ---------------------------------------------------------------- what a student sees
+
+
+def test_pytest_in_the_folder_names_the_idea_and_not_the_line(made, tmp_path):
+    shutil.copytree(made / "solved", tmp_path / "mine")
+    notebook = tmp_path / "mine" / "1-forgetting.ipynb"
+    code = notebook.read_text().replace("R[-1].mean()", "R.mean()")
+    notebook.write_text(code.replace("falls = [", "raise NotImplementedError\\n    falls = ["))
+    ask = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "1c or 1d"]
+    ask.append("tests/test_1_forgetting.py")
+    done = subprocess.run(ask, cwd=tmp_path / "mine", capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "average the last row, and nothing else" in done.stdout
+    assert "not done yet" in done.stdout
+    assert "Error" not in done.stdout.split("short test summary")[0]
+    assert not re.search(r"\.py:\d+", done.stdout.split("short test summary")[0])
+
+
+def test_a_check_speaks_of_what_the_notebook_holds(made, monkeypatch, capsys):
+    monkeypatch.chdir(made / "solved")
+    course.check("2a")
+    assert capsys.readouterr().out.count("passed: ") == 3
+    course.check("2a", {"gaussian_kl": lambda mean, logvar: mean.sum(1)})
+    said = capsys.readouterr().out
+    assert "passed: there is one number for each image\n" in said
+    assert "not yet: it is the closed form: exp(logvar) is the variance" in said
+    monkeypatch.chdir(made)  # as on Colab, where a notebook is alone
+    course.check("6a", {})
+    assert "your code stops with AttributeError" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="there is no part '9z'"):
+        course.check("9z")
+    with pytest.raises(ValueError, match="there is no part '5c' with tests"):
+        course.check("5c")
+
+
+def write_notebook(path, *sources: str):
+    cells = [{"cell_type": "code", "source": text.splitlines(True)} for text in sources]
+    path.write_text(json.dumps({"cells": cells}))
+    return path
+
+
+def test_definitions_count_and_nothing_else_is_run(tmp_path):
+    found = course.Answers(
+        write_notebook(
+            tmp_path / "n.ipynb",
+            "%matplotlib inline\nimport math\nHALF = 0.5\nlower = 1 / 0\nprint('run')",
+            "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int = 3",
+            "def f():\n    return HALF * math.pi",
+        )
+    )
+    assert found.f() == pytest.approx(1.5708, abs=1e-4)
+    assert found.Point().x == 3
+    with pytest.raises(AttributeError, match=r"n.ipynb doesn't define lower$"):
+        found.lower  # noqa: B018
+
+
+def test_what_could_not_be_read_is_told_when_it_is_missed(tmp_path):
+    sources = ("def f(:\n    pass", "import no_such_module", "def g():\n    return 1")
+    found = course.Answers(write_notebook(tmp_path / "n.ipynb", *sources))
+    assert found.g() == 1
+    with pytest.raises(AttributeError, match=r"define f; code cell 1: SyntaxError.*cell 2: Module"):
+        found.f  # noqa: B018
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"cells": 3}', '{"cells": [{}]}'])
+def test_a_notebook_that_is_none_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "n.ipynb").write_text(content)
+    with pytest.raises(ValueError, match=r"n.ipynb is missing, or no notebook"):
+        course.Answers(tmp_path / "n.ipynb").f  # noqa: B018
+
+
+def test_numbers_are_compared_with_their_shape():
+    course.close([1.0, 2.0], [1.0, 2.00001], "idea")
+    for found, said in (
+        ([1.0], r"got shape \(1,\), expected \(2,\): idea"),
+        ([1.0, 9.0], "^idea$"),
+    ):
+        with pytest.raises(AssertionError, match=said):
+            course.close(found, [1.0, 2.0], "idea")
+    with pytest.raises(AssertionError, match="numbers are wanted, got str: idea"):
+        course.close("text", [1.0], "idea")
+    with pytest.raises(AssertionError, match="idea"):
+        course.close(float("nan"), 1.0, "idea")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (AssertionError("idea"), "idea"),
+        (AssertionError(), "an assertion of yours doesn't hold"),
+        (NotImplementedError(), "not done yet"),
+        (KeyError("x"), "your code stops with KeyError: 'x'"),
+        (SystemExit(3), "your code stops with SystemExit: 3"),
+    ],
+)
+def test_whatever_happens_a_lesson_is_drawn(raised, said):
+    def test(adapters):
+        raise raised
+
+    assert course.lesson(test, None) == said
+    assert course.lesson(lambda adapters: None, None) is None
+
+
+# ---------------------------------------------------------------- the solutions as notebooks
+
+
+def test_the_solved_notebooks_run(made):
+    """Each in a kernel, every cell, and every check in them passes."""
+    ask = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
+    ask += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(made / "solved")]
+    ask += ["--nbval-cell-timeout", "120", *sorted(map(str, (made / "solved").glob("*.ipynb")))]
+    done = subprocess.run(ask, cwd=made / "solved", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
