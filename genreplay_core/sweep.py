@@ -78,8 +78,7 @@ def sweep(
     """
     out, work = Path(out), Path(work).absolute()  # workers may have another current folder
     done = study.stored(wanted, out / f"{wanted.name}.json")
-    rows = _chosen(wanted, only)
-    missing = [job for job in wanted.jobs if (job[0].name, job[1]) not in done and job[0] in rows]
+    missing = [job for job in _chosen(wanted, only) if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
         records.claim(out)
         tidy(out / f"{wanted.name}.json")
@@ -92,12 +91,13 @@ def sweep(
     return _kept(wanted, done, out, together)
 
 
-def _chosen(wanted: Study, only: Sequence[str]) -> list[Row]:
-    rows = {row.name: row for row in wanted.rows}
-    if unknown := [name for name in only if name not in rows]:
-        known = ", ".join(f"'{name}'" for name in rows)
-        raise ValueError(f"'{wanted.name}' has no row '{unknown[0]}': choose from {known}")
-    return [rows[name] for name in only or rows]
+def _chosen(wanted: Study, only: Sequence[str]) -> list[Job]:
+    """The jobs of the rows with these names, or all."""
+    known = [row.name for row in wanted.rows]
+    if unknown := [name for name in only if name not in known]:
+        offered = ", ".join(f"'{name}'" for name in known)
+        raise ValueError(f"'{wanted.name}' has no row '{unknown[0]}': choose from {offered}")
+    return [job for job in wanted.jobs if job[0].name in (only or known)]
 
 
 def _kept(

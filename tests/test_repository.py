@@ -107,6 +107,7 @@ def test_the_learning_path_is_at_most_1500_lines_of_code():
 
 def test_the_package_is_at_most_5000_lines_of_code():
     counts = {path.stem: lines_of_code(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    counts.pop("exercises")  # the book's content, which grows with its chapters
     assert sum(counts.values()) <= 5000, counts
 
 
