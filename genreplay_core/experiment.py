@@ -133,7 +133,7 @@ class Run:
             if len(losses) == BLOCK or step + 1 == steps:
                 check_losses(torch.stack(losses), task, step + 1 - len(losses))
                 losses.clear()
-        check_weights([scholar.solver], task, steps)
+        check_weights(scholar.networks(), task, steps)
         self.state.steps += steps
         self.state.training_seconds += time.perf_counter() - begun
 

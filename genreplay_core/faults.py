@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from .data import Examples, Legend
 from .generators import sample
@@ -130,7 +130,7 @@ def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:
     optimiser.load_state_dict(state)
     if [_kind(group) for group in optimiser.param_groups] != kinds:
         raise ValueError("an optimiser has settings of another kind")
-    trusting = isinstance(optimiser, Adam)
+    trusting = isinstance(optimiser, Adam | AdamW)  # before torch 2.7 two families
     for parameter, held in optimiser.state.items() if trusting else ():
         if not held.keys() >= {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError("an optimiser's state lacks a part")

@@ -62,7 +62,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(found: dict[str, Any]) -> dict[str, Any]:
-    """The content without its checksum, if it has one (files from before version 0.2 have none).
+    """The content without its checksum, if it has one (older files have none).
 
     Raises:
         ValueError: the content isn't what was sealed.

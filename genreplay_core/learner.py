@@ -213,7 +213,7 @@ class GenerativeReplay:
         self.optimiser = adam(solver.parameters(), lr)
         self.frozen_solver = _frozen(self.solver)
         self.frozen_generator = None if self.generator is None else _frozen(self.generator)
-        self.untrained = [_frozen(n) for n in self._networks()] if self.strategy.anew else []
+        self.untrained = [_frozen(n) for n in self.networks()] if self.strategy.anew else []
         self.legend = None if legend is None else legend.to(self.device)
         self.batch, self.seed, self.precision = batch, seed, precision
         self.reset_optimisers = reset_optimisers
@@ -485,10 +485,10 @@ class GenerativeReplay:
 
     def _ready(self) -> None:
         """Networks and optimisers as a new task wants them."""
-        for network in self._networks():
+        for network in self.networks():
             network.train()
         if self.strategy.anew:
-            for untrained, network in zip(self.untrained, self._networks(), strict=True):
+            for untrained, network in zip(self.untrained, self.networks(), strict=True):
                 _copy_state(untrained, network)
         if self.reset_optimisers or self.strategy.anew:
             for _, optimiser in self._optimisers():
@@ -499,7 +499,7 @@ class GenerativeReplay:
         self.calls += 1
         for trainee in trainees:
             trainee.settle()
-        check_weights(self._networks(), self.tasks[-1], trainees[0].done)
+        check_weights(self.networks(), self.tasks[-1], trainees[0].done)
         self.seen = self._met(examples)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
@@ -537,7 +537,8 @@ class GenerativeReplay:
         untrained = {f"untrained_{i}": m for i, m in enumerate(self.untrained)}
         return {name: m for name, m in {**modules, **untrained}.items() if m is not None}
 
-    def _networks(self) -> list[nn.Module]:
+    def networks(self) -> list[nn.Module]:
+        """The solver, and the generator if there is one."""
         return [network for network in (self.solver, self.generator) if network is not None]
 
     def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:

@@ -137,6 +137,8 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(kind, full, made, published
         flipped = bytearray(body)
         flipped[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
         how, found = attempt(kind, made, bytes(flipped))
+        if isinstance(found, dict):  # the name of the checksum itself may have been hit
+            found = {name: part for name, part in found.items() if name in whole}
         outcome = "harmless" if how == "read" and same(found, whole) else "changed"
         outcomes["refused" if how == "refused" else outcome] += 1
     assert outcomes["changed"] == 0 or kind == "experiment"  # a text has no checksum
