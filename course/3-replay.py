@@ -75,8 +75,8 @@ check("3b", globals())
 #    q = \mathrm{softmax}(\text{logits} / T), \quad
 #    \text{loss} = - T^2 \sum_k p_k \log q_k , $$
 #
-# averaged over the images. Dividing by $T$ twice makes the gradient about $T^2$ times smaller, which
-# the factor $T^2$ makes up for. No gradient goes to the teacher.
+# averaged over the images. Dividing by $T$ twice makes the gradient about $T^2$ times smaller, and
+# the factor $T^2$ makes up for it. No gradient goes to the teacher.
 
 
 # %%

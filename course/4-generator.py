@@ -138,12 +138,14 @@ check("4b", globals())
 #   to 1; a row of weight 0 must have no influence at all.
 #
 # Networks and optimisers are given; write `decode` and `train_step` of the one that you chose, and
-# leave the other's stubs. You may write the pieces of 4a and 4b again, or call yours. Hints. *Flow*:
-# images lie in [0, 1] and noise around 0, so shift the images to [-1, 1] for the walk, walk in 10
-# to 20 steps, shift back what comes out of it and clamp it to [0, 1]; the loss of a row is the
-# squared difference of the network's velocity and the line's, averaged over its pixels. *WGAN-GP*:
-# 10 times the gradient penalty; the critic's step must not reach the generator (`fake.detach()`),
-# and a step of the one takes the gradients of that one only (`zero_grad` before each `backward`).
+# leave the other's stubs. You may write the pieces of 4a and 4b again, or call yours.
+#
+# Hints. *Flow*: images lie in [0, 1] and noise around 0, so shift the images to [-1, 1] for the
+# walk, walk in 10 to 20 steps, shift back what comes out of it and clamp it to [0, 1]; the loss
+# of a row is the squared difference of the network's velocity and the line's, averaged over its
+# pixels. *WGAN-GP*: 10 times the gradient penalty; the critic's step must not reach the generator
+# (`fake.detach()`), and a step of the one takes the gradients of that one only (`zero_grad`
+# before each `backward`).
 
 
 # %%
@@ -201,8 +203,8 @@ class Wgan(nn.Module):
         ### END SOLUTION
 
     def train_step(self, x, weight):
-        """A step of the critic, then one of the generator, on images x (N, *shape) with row weights
-        (N,); returns the critic's loss."""
+        """A step of the critic, then one of the generator, on images x (N, *shape) with row
+        weights (N,); returns the critic's loss."""
         ### BEGIN SOLUTION
         fake = self.decode(torch.randn(len(x), self.latent_dim))
         mix = torch.rand(len(x), *[1] * len(self.shape))

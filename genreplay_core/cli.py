@@ -151,11 +151,8 @@ def _bench_command(commands: Any) -> None:
 
 
 def _course_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "course",
-        help="make the coursework for students, and grade what they hand in",
-        description="Make the coursework for students, and grade what they hand in.",
-    )
+    said = "make the coursework for students, and grade what they hand in"
+    command = commands.add_parser("course", help=said, description=f"{said.capitalize()}.")
     actions = command.add_subparsers(required=True, metavar="make|grade")
     make = actions.add_parser("make", help="write the folder for students")
     make.set_defaults(command=_course_make, again=lambda a: "the same command begins anew")
@@ -167,12 +164,7 @@ def _course_command(commands: Any) -> None:
     add = grade.add_argument
     add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a student's folder")
     add("--out", type=Path, default=Path("graded"), metavar="DIR", help="default graded")
-    add(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="submissions side by side; default one on each core",
-    )
+    add("--workers", type=int, metavar="N", help="side by side; default one on each core")
     add("--only", nargs="+", default=(), metavar="NAME", help="assignments, such as 2-vae")
     add("--marks", type=Path, metavar="FILE.csv", help="what was marked with the rubric")
     add("--seconds", type=float, default=60.0, help="for the tests of a part; default 60")

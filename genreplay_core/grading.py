@@ -92,7 +92,9 @@ def walls(number: int) -> Walls:
         drop += [f"--reuid={account}", f"--regid={account}", "--clear-groups"]
     user = () if root else ("--user", "--map-root-user")
     shut = (*SPACES, *user, "sh", str(material() / "shut.sh"), "{folder}", *drop)
-    candidates = [Walls("no network, and nothing to write but its copy", shut, account)]
+    said = "no network, and nothing to write but its copy"
+    more = "; but as root, any number of processes" if root and not account else ""
+    candidates = [Walls(said + more, shut, account)]
     if account:
         candidates.append(Walls("an account of its own", tuple(drop), account))
     limits = Walls("limits only: grade what you don't trust on Linux, or in a container")
@@ -287,7 +289,7 @@ def grade(
         submissions: folders as `make` wrote them, worked in. A folder's name is its student.
         only: names of assignments; all if empty. workers: one on each core if None.
         marks: a CSV file of what was marked by hand: student, and a column for each part.
-        tell: called with a line for each submission that is done.
+        tell: called with a line for each that is done.
 
     Raises:
         ValueError: any of these makes no sense; a system that can't hold a process back.
@@ -343,9 +345,9 @@ def _marks(path: Path) -> dict[str, Marks]:
         found = {r["student"]: {part: float(r[part]) for part in parts if r[part]} for r in rows}
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: expected the columns student, {', '.join(parts)}") from None
-    for student, marks in found.items():
+    for marks in found.values():
         if not all(0 <= points <= parts[part] for part, points in marks.items()):
-            raise ValueError(f"{path}: {student} has marks beyond what a part has points: {parts}")
+            raise ValueError(f"{path}: marks beyond the points of a part, {parts}: {marks}")
     return found
 
 

@@ -471,6 +471,52 @@ def test_help_on_studies_lists_every_option(capsys, command):
         assert f"--{name}" in text
 
 
+# ---------------------------------------------------------------- course
+
+
+def test_a_folder_for_students_is_made_and_graded(tmp_path, capsys):
+    assert main(["course", "make", str(tmp_path / "unit")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'unit'} is ready: begin with its README.md\n"
+    argv = [str(tmp_path / "unit"), "--only", "1-forgetting", "--out", str(tmp_path / "graded")]
+    assert main(["course", "grade", *argv, "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "unit: 0 of 20 points"
+    assert str(tmp_path / "graded") in lines[-1]
+    names = {path.name for path in (tmp_path / "graded").iterdir()}
+    assert names == {"unit", "gradebook.csv"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("make", "DIR"),
+        ("mark", "mark"),
+        ("grade", "SUBMISSION"),
+        ("grade absent", "absent is no folder"),
+        ("grade . --only 9", "no assignment is called '9'"),
+        ("grade . --workers 0", "workers must be at least 1"),
+        ("grade . --marks absent.csv", "absent.csv"),
+        ("grade . --seconds soon", "--seconds"),
+    ],
+)
+def test_bad_input_of_a_course_is_one_line_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, asked, said
+):
+    monkeypatch.chdir(tmp_path)
+    assert said in complaint(asked.split(), capsys, "course")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_on_grading_lists_every_option(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["course", "grade", "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    names = set(vars(cli._parser().parse_args(["course", "grade", "folder"])))
+    for name in names - {"command", "again", "submissions"}:
+        assert f"--{name}" in text
+
+
 # ---------------------------------------------------------------- killed
 
 KILLED_IN_THE_SECOND_TASK = """\

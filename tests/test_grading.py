@@ -335,8 +335,10 @@ def test_each_submission_has_an_account_of_its_own_where_we_are_root(monkeypatch
     found = [walls(number) for number in range(3)]
     assert [w.account for w in found] == [60600, 60601, 60602]
     assert all(f"--reuid={w.account}" in w.before for w in found)
+    monkeypatch.setattr(grading, "_stands", lambda tried: True)
     monkeypatch.setattr(grading, "_open_to_all", lambda path: False)
     assert walls(0).account is None
+    assert "any number of processes" in walls(0).said
 
 
 def test_others_than_root_bring_a_name_space_of_users(monkeypatch):
@@ -386,8 +388,8 @@ def test_a_process_that_cannot_be_started_is_told(tmp_path):
         ({"submissions": ["a/ada", "b/ada"]}, "two submissions are called ada"),
         ({"marks": "name,5c\nada,3\n"}, "expected the columns student, 5c, 5d, 5e"),
         ({"marks": "student,5c,5d,5e\nada,many,,\n"}, "expected the columns"),
-        ({"marks": "student,5c,5d,5e\nada,9,,\n"}, "ada has marks beyond"),
-        ({"marks": "student,5c,5d,5e\nada,nan,,\n"}, "ada has marks beyond"),
+        ({"marks": "student,5c,5d,5e\nada,9,,\n"}, "marks beyond the points"),
+        ({"marks": "student,5c,5d,5e\nada,nan,,\n"}, "marks beyond the points"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(tmp_path, changes, said):
