@@ -41,7 +41,7 @@ def figures(full: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, An
 def keep(name: str, found: dict[str, Any]) -> None:
     """Put a test's figures beside those that are kept already."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"found": {}}
-    kept["command"] = "pytest -m trust"
+    kept["command"] = "pytest -m trust tests/trust"
     kept["found"][name] = {
         **kept["found"].get(name, {}),  # of its other parameters
         **found,
