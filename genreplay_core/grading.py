@@ -280,10 +280,8 @@ def grade(
     limits: Limits = Limits(),
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Report]:
-    """Grade submissions side by side, and write the reports.
-
-    `out` gets `gradebook.csv`, in nbgrader's columns, and for each submission a folder with
-    `report.json`, `report.txt` and Gradescope's `results.json`.
+    """Grade submissions side by side. `out` gets `gradebook.csv`, in nbgrader's columns, and for
+    each submission a folder with `report.json`, `report.txt` and Gradescope's `results.json`.
 
     Args:
         submissions: folders as `make` wrote them, worked in. A folder's name is its student.
@@ -292,16 +290,16 @@ def grade(
         tell: called with a line for each that is done.
 
     Raises:
-        ValueError: any of these makes no sense; a system that can't hold a process back.
+        ValueError: any of these makes no sense, or the system can't hold a process back.
     """
-    chosen = _chosen(submissions, only, workers)
+    chosen, names = _chosen(submissions, only, workers), [*map(_student, submissions)]
     by_hand = {} if marks is None else _marks(marks)
     # read before any submission runs
     tests = {part: t for a in chosen for part, t in questions(a, ("tests", "held_out")).items()}
     out.mkdir(parents=True, exist_ok=True)
 
     def one(number: int) -> Report:
-        folder, student = submissions[number], _student(submissions[number])
+        folder, student = submissions[number], names[number]
         report = graded(folder, chosen, tests, by_hand.get(student, {}), limits, walls(number))
         _write(report, out / student)
         tell(f"{student}: {report['score']:g} of {report['points']} points")

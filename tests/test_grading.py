@@ -22,7 +22,7 @@ from genreplay_core.grading import Limits, Remote, Walls, grade, walls
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a submission can't be held back here")
 
-LIMITS = Limits(part=12, whole=120, memory=512, output=1)
+LIMITS = Limits(part=12, whole=120, memory=512, output=1, processes=16)
 WALLS = walls(0) if os.name == "posix" else Walls("none")
 SHUT_IN = "nothing to write" in WALLS.said
 INTRUDER = course.material() / "held_out" / "intruder.txt"
@@ -88,9 +88,9 @@ if SHUT_IN:  # where nothing holds them back, these would hurt us
     }
 if SHUT_IN and (WALLS.account or os.geteuid() != 0):  # nobody limits root's processes
     HOSTILE["forking"] = (
-        "import os, time\nfor _ in range(200):\n    if os.fork() == 0:\n"
+        "import os, time\nfor _ in range(40):\n    if os.fork() == 0:\n"
         "        time.sleep(60)\n        os._exit(0)",
-        "starts more processes than the 64",
+        "starts more processes than the 16",
     )
 
 
