@@ -19,6 +19,7 @@ runs are read, begun runs are resumed. If a worker dies, its run is resumed by a
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import shlex
@@ -127,10 +128,14 @@ def _cluster(scheduler: str) -> Iterator[None]:
         from distributed import Client
     except ImportError:
         raise ValueError("a cluster needs Dask: pip install 'genreplay-core[cluster]'") from None
+    client, problem = None, ""
     try:
         client = Client(scheduler, timeout=PATIENCE)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no Dask scheduler answers at {scheduler} ({error})") from None
+        problem = str(error)
+    if client is None:
+        gc.collect()  # a half-made client that dies while another is made waits for itself
+        raise ValueError(f"no Dask scheduler answers at {scheduler} ({problem})")
     with client, joblib.parallel_config(_dask(client)):
         try:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -596,13 +597,19 @@ def deaf():
         yield f"tcp://127.0.0.1:{taken.getsockname()[1]}"
 
 
+def clients(distributed) -> set[int]:
+    return {id(thing) for thing in gc.get_objects() if type(thing) is distributed.Client}
+
+
 @pytest.mark.parametrize("address", ["deaf", "nowhere", "abacus://here:1"])
 def test_an_address_where_nobody_listens_is_one_line(tmp_path, monkeypatch, address, deaf):
-    pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(sweep, "PATIENCE", "0.2s")
     address = deaf if address == "deaf" else address
+    before = clients(distributed)
     with pytest.raises(ValueError, match=f"no Dask scheduler answers at {address}") as error:
         sweeping(tmp_path, scheduler=address)
+    assert clients(distributed) <= before  # none is left to die at a bad moment
     assert "\n" not in str(error.value)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.toml"}
 
