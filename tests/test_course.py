@@ -528,5 +528,7 @@ def test_the_solved_notebooks_run(made):
     ask = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
     ask += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(made / "solved")]
     ask += ["--nbval-cell-timeout", "120", *sorted(map(str, (made / "solved").glob("*.ipynb")))]
-    done = subprocess.run(ask, cwd=made / "solved", capture_output=True, text=True, check=False)
+    known = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    told = {"capture_output": True, "text": True, "timeout": 900}
+    done = subprocess.run(ask, cwd=made / "solved", env=known, check=False, **told)
     assert done.returncode == 0, done.stdout[-3000:]
