@@ -27,7 +27,6 @@ from genreplay_core import bench, plots, records
 from genreplay_core.bench import Arm, Recipe
 from genreplay_core.config import build_scholar
 from genreplay_core.data import permuted
-from genreplay_core.datasets import load
 from genreplay_core.files import write_json
 from genreplay_core.nets import pick_device
 
@@ -82,7 +81,7 @@ def peak_memory(status: Path = STATUS) -> int:
 
 def long_stream(recipe: Recipe, tasks: int) -> dict[str, float]:
     """Learn so many permutations: seconds of training, and the peak memory of it all."""
-    stream = permuted(load("mnist", recipe.folder, download=False), tasks, "domain")
+    stream = permuted(bench.images_in(recipe.folder), tasks, "domain")
     config = recipe.config(stream="permuted", scenario="domain", tasks=tasks)
     scholar = build_scholar(config, stream, recipe.device)
     begun = time.perf_counter()

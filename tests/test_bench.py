@@ -19,7 +19,6 @@ from genreplay_core import bench, learner
 from genreplay_core.bench import Recipe
 from genreplay_core.config import build_scholar
 from genreplay_core.data import Examples
-from genreplay_core.datasets import load
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +388,7 @@ def test_random_images_take_its_place_and_are_removed(quick, tmp_path, monkeypat
     write = bench.write_images
     monkeypatch.setattr(bench, "write_images", lambda f, n: asked.append(n) or write(f, 30))
     with bench.data_set(quick) as (folder, source):
-        train, test = load("mnist", folder, download=False)
+        train, test = bench.images_in(folder)
         assert source == "synthetic"
         assert asked == [400 if quick else 60_000]
     assert not Path(folder).exists()
