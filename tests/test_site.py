@@ -72,6 +72,10 @@ def opened(browser, address):
             wrong.append(f"asks {route.request.url}")
             route.abort()
 
+    def failed(request):
+        if request.failure != "net::ERR_ABORTED":  # as when one leaves before all is there
+            wrong.append(f"{request.failure}: {request.url}")
+
     def open_page(name, width=1280, height=900, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
@@ -80,7 +84,7 @@ def opened(browser, address):
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         if options.get("java_script_enabled", True):  # else nobody takes what was preloaded
-            page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+            page.on("requestfailed", failed)
         page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status > 399 else 0)
         page.goto(f"{address}/{name}", wait_until="load")
         return page
