@@ -19,9 +19,8 @@ import inspect
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,7 +34,6 @@ from .plots import DPI
 T = TypeVar("T")
 
 PROFILES = ("ci", "laptop", "gpu")
-HERE = Path(__file__).parent
 
 
 # ---------------------------------------------------------------- where it runs
@@ -102,16 +100,10 @@ def stored(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such result.
     """
-    path = _place(f"results/{name}.json")
+    path = claims.place(f"results/{name}.json")
     if path is None:
         raise ValueError(f"there is no stored result '{name}': see book/results for what there is")
     return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _place(name: str) -> Path | None:
-    """A file of the book: of a checkout, else as it was installed."""
-    there = (root / name for root in (HERE.parent / "book", HERE))
-    return next((path for path in there if path.is_file()), None)
 
 
 def row(study: str, name: str) -> dict[str, Any]:
@@ -178,6 +170,13 @@ def say(text: str, **values: object) -> None:
     display(Markdown(text.format(**values)))
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:
+    """Show a table. left: how many of its columns stand at the left; the others hold numbers."""
+    rule = ["---"] * left + ["---:"] * (len(heads) - left)
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (heads, rule, *rows)]
+    say("{table}", table="\n".join(lines))
+
+
 def show(*things: Any) -> None:
     """Show the source of functions or classes of the core."""
     for thing in things:
@@ -203,7 +202,7 @@ def diagram(name: str, alt: str) -> None:
     """
     from IPython.display import display
 
-    path = _place(f"diagrams/{name}.svg")
+    path = claims.place(f"diagrams/{name}.svg")
     if path is None:
         raise ValueError(f"there is no drawing '{name}': see book/diagrams for what there is")
     data = {"image/svg+xml": path.read_text(encoding="utf-8"), "text/plain": alt}

@@ -60,11 +60,12 @@ class Claim:
         Raises:
             ValueError: no such row, or no seed with which all rows were run.
         """
-        found = [by_seed(row(stored(study), name), self.measure) for study, name in self.places]
-        seeds = sorted(set.intersection(*(set(values) for values in found)))
-        if not seeds:
+        more, *less = (row(stored(study), name) for study, name in self.places)
+        alone = sorted(by_seed(more, self.measure).items())
+        found = gained(less[0], more, self.measure) if less else [value for _, value in alone]
+        if not found:
             raise ValueError(f"claim '{self.name}': no seed is finished in all of its rows")
-        return [found[0][seed] - sum(less[seed] for less in found[1:]) for seed in seeds]
+        return found
 
     def holds(self, found: Interval) -> bool:
         """Does the whole interval lie where it should? One seed is never enough."""
@@ -102,13 +103,18 @@ class Claim:
 
 
 def shipped() -> dict[str, Claim]:
-    """The book's own claims by name: those of a checkout, else as they were installed.
+    """The book's own claims, by name.
 
     Raises:
         ValueError, OSError: as `read`.
     """
-    checkout = HERE.parent / "book" / "claims.toml"
-    return read(checkout if checkout.is_file() else HERE / "claims.toml")
+    return read(place("claims.toml") or HERE / "claims.toml")
+
+
+def place(name: str) -> Path | None:
+    """A file of the book: of a checkout, else as it was installed; None if it is in neither."""
+    there = (root / name for root in (HERE.parent / "book", HERE))
+    return next((path for path in there if path.is_file()), None)
 
 
 def read(path: str | Path) -> dict[str, Claim]:
@@ -161,6 +167,14 @@ def by_seed(row: dict[str, Any], measure: str) -> dict[int, float]:
     the way to it: "privacy.solver.auc"."""
     ended = [run for run in row["runs"] if "failed" not in run]
     return {run["seed"]: 100 * reduce(_inside, measure.split("."), run) for run in ended}
+
+
+def gained(
+    before: dict[str, Any], after: dict[str, Any], measure: str = "average_accuracy"
+) -> list[float]:
+    """What one row has more than another, in points: seed by seed, of the seeds that both have."""
+    a, b = by_seed(before, measure), by_seed(after, measure)
+    return [b[seed] - a[seed] for seed in sorted(a.keys() & b.keys())]
 
 
 def _inside(value: Any, name: str) -> Any:

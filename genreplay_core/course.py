@@ -25,13 +25,17 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from .datasets import load
 from .files import write_json
 
 HERE = Path(__file__).parent
@@ -308,3 +312,19 @@ def close(found: Any, wanted: Any, idea: str, within: float = 1e-4) -> None:
         raise AssertionError(f"numbers are wanted, got {type(found).__name__}: {idea}") from None
     expect(ours.shape == theirs.shape, f"got shape {theirs.shape}, expected {ours.shape}: {idea}")
     expect(np.allclose(theirs, ours, rtol=within, atol=within), idea)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    """Standard normal numbers, the same whenever they are asked for."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(seed: int, *shape: int) -> Tensor:
+    """Numbers from [0, 1), the same whenever they are asked for."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def digits() -> Tensor:
+    """The training images of scikit-learn's digits, (1442, 1, 8, 8) in [0, 1]."""
+    return load("digits")[0].x

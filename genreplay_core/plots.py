@@ -60,7 +60,7 @@ def matrices(results: Mapping[str, ArrayLike]) -> Figure:
     tasks = max(values.shape[1] for values in percent.values())
     width = min(max(0.42 * tasks, 1.7), 3.0)  # inches: room for a title, and for three abreast
     height = width * (tasks + 1) / tasks
-    figure = _sheet(1.7 + columns * (width + 0.2), rows * (height + 0.9))
+    figure = sheet(1.7 + columns * (width + 0.2), rows * (height + 0.9))
     figure.set_layout_engine("compressed", wspace=0.06)  # heat maps keep their shape, so close up
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=alike).flat)
     for ax, (name, values) in zip(axes, percent.items(), strict=False):
@@ -71,7 +71,7 @@ def matrices(results: Mapping[str, ArrayLike]) -> Figure:
         ax.remove()
     bar = figure.colorbar(axes[0].images[0], ax=axes[: len(percent)], aspect=25 * rows)
     bar.set_label("test accuracy (%)", color=INK, fontsize=9)
-    _plain(bar.ax)
+    plain(bar.ax)
     return figure
 
 
@@ -94,10 +94,10 @@ def dreams(rows: Sequence[tuple[str, ArrayLike | Tensor]]) -> Figure:
     pictures = [_pictures(images, title) for title, images in rows]
     longest = max(len(p) for p in pictures)
     strips = [_strip(p, longest) for p in pictures]
-    margin = 0.4 + 0.075 * max(len(title) for title, _ in rows)  # inches that the titles take
+    margin = 0.4 + 0.085 * max(len(title) for title, _ in rows)  # inches that the titles take
     width = min(10.0, margin + 0.75 * longest)
     height = sum((width - margin) * s.shape[0] / s.shape[1] for s in strips) + 0.06 * len(strips)
-    figure = _sheet(width, height + 0.1)
+    figure = sheet(width, height + 0.1)
     axes = figure.subplots(len(strips), 1, squeeze=False).flat
     for ax, strip, (title, _) in zip(axes, strips, rows, strict=True):
         ax.imshow(strip, vmin=0, vmax=1, interpolation="nearest")
@@ -129,7 +129,7 @@ def curves(
     names = [f"task {j + 1}" for j in range(y.shape[1])] if names is None else list(names)
     if len(names) != y.shape[1]:
         raise ValueError(f"got {len(names)} names, expected one for each of {y.shape[1]} tasks")
-    figure = _sheet(7.5, 3.6)
+    figure = sheet(7.5, 3.6)
     ax = figure.subplots()
     for boundary in boundaries:
         ax.axvline(boundary, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
@@ -141,7 +141,7 @@ def curves(
     ax.margins(x=0)
     ax.set_xlabel("training step", color=INK, fontsize=9)
     ax.set_ylabel("test accuracy (%)", color=INK, fontsize=9)
-    _plain(ax)
+    plain(ax)
     columns = -(-len(names) // 20)
     figure.legend(
         loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8, ncols=columns
@@ -167,7 +167,7 @@ def intervals(
     if not rows:
         raise ValueError("there is nothing to draw: give at least one row")
     longest = max(len(name) for name, _, _ in rows)
-    figure = _sheet(4.5 + 0.07 * min(longest, 60), 0.9 + 0.3 * len(rows))
+    figure = sheet(4.5 + 0.07 * min(longest, 60), 0.9 + 0.3 * len(rows))
     ax = figure.subplots()
     for at, (name, values, reach) in enumerate(rows):
         percent = 100 * np.asarray(values, dtype=np.float64)
@@ -182,7 +182,7 @@ def intervals(
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     ax.invert_yaxis()
     ax.set_xlabel(label, color=INK, fontsize=9)
-    _plain(ax)
+    plain(ax)
     if marks:
         figure.legend(loc="outside upper right", frameon=False, labelcolor=INK, fontsize=8)
     return figure
@@ -205,7 +205,7 @@ def surface(
         raise ValueError(f"values have shape {table.shape}, expected a value for each pair")
     if not (np.abs(table) <= 1).all():  # nan fails too
         raise ValueError("the surface holds nan or a value outside [-1, 1]: expected fractions")
-    figure = _sheet(1.8 + 0.6 * len(columns[1]), 1.1 + 0.4 * len(rows[1]))
+    figure = sheet(1.8 + 0.6 * len(columns[1]), 1.1 + 0.4 * len(rows[1]))
     ax = figure.subplots()
     low, high = 100 * table.min(), 100 * table.max()
     ax.imshow(100 * table, cmap="cividis", vmin=low, vmax=high, aspect="auto")
@@ -216,7 +216,7 @@ def surface(
     ax.set_xticks(range(len(columns[1])), [str(v) for v in columns[1]])
     ax.set_ylabel(rows[0], color=INK, fontsize=9)
     ax.set_xlabel(columns[0], color=INK, fontsize=9)
-    _plain(ax)
+    plain(ax)
     return figure
 
 
@@ -242,7 +242,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
                 f"'{name}' has {low:g}, {middle:g}, {high:g}, expected quartile, median, quartile"
             )
     low, middle, high = np.array(list(values.values()), dtype=np.float64).T
-    figure = _sheet(7.5, 0.9 + 0.36 * len(values))
+    figure = sheet(7.5, 0.9 + 0.36 * len(values))
     ax = figure.subplots()
     ax.barh(list(values), middle, 0.6, color=COLOURS[0])
     error = np.stack([middle - low, high - middle])
@@ -252,7 +252,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], unit: str) -> Figure:
     ax.invert_yaxis()
     ax.set_xlim(0, 1.1 * high.max() or 1.0)
     ax.set_xlabel(unit, color=INK, fontsize=9)
-    _plain(ax)
+    plain(ax)
     return figure
 
 
@@ -268,7 +268,7 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     if not series:
         raise ValueError("there is nothing to draw: give at least one series")
-    figure = _sheet(2.3 * len(series), 2.6)
+    figure = sheet(2.3 * len(series), 2.6)
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for ax, (name, one) in zip(panels, series.items(), strict=True):
         if len(one["sizes"]) != len(one["seconds"]):
@@ -278,7 +278,7 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.set_xlabel(name, color=INK, fontsize=9)
         ax.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
         ax.minorticks_off()
-        _plain(ax)
+        plain(ax)
     panels[0].set_ylabel("seconds", color=INK, fontsize=9)
     return figure
 
@@ -311,12 +311,12 @@ def save(figure: Figure, path: str | Path) -> None:
 # ---------------------------------------------------------------- one style
 
 
-def _sheet(width: float, height: float) -> Figure:
+def sheet(width: float, height: float) -> Figure:
     """An empty white figure, sizes in inches."""
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
 
 
-def _plain(ax: Axes) -> None:
+def plain(ax: Axes) -> None:
     """Set every colour that a reader's own matplotlib settings could turn against the sheet."""
     ax.set_facecolor("white")
     ax.tick_params(color=FAINT, labelcolor=INK, labelsize=8, length=3)
@@ -333,7 +333,7 @@ def _heat_map(ax: Axes, percent: Array) -> None:
     columns = range(0, tasks, shown.step)
     ax.set_xticks(columns, [f"{j + 1}" for j in columns])  # readers count tasks from 1
     ax.set_xlabel("tested on task", color=INK, fontsize=9)
-    _plain(ax)
+    plain(ax)
     ax.spines[:].set_visible(False)
     edges = np.arange(tasks + 1) - 0.5
     ax.stairs(edges[1:], edges, baseline=None, color="white", linewidth=2)

@@ -36,8 +36,8 @@ execute = script(BOOK / "execute.py")
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A package with no book beside it."""
-    monkeypatch.setattr(book, "HERE", tmp_path / "site-packages" / "genreplay_core")
-    (book.HERE / "results").mkdir(parents=True)
+    monkeypatch.setattr(claims, "HERE", tmp_path / "site-packages" / "genreplay_core")
+    (claims.HERE / "results").mkdir(parents=True)
     return tmp_path
 
 
@@ -92,10 +92,10 @@ def test_a_chapter_computes_as_much_as_its_profile_allows(chosen, values):
 
 
 def test_a_result_is_found_in_the_checkout_before_the_installed_one(elsewhere):
-    installed = book.HERE / "results" / "labels.json"
+    installed = claims.HERE / "results" / "labels.json"
     installed.write_text(json.dumps({"from": "installed"}))
     assert book.stored("labels") == {"from": "installed"}
-    checkout = book.HERE.parent / "book" / "results"
+    checkout = claims.HERE.parent / "book" / "results"
     checkout.mkdir(parents=True)
     (checkout / "labels.json").write_text(json.dumps({"from": "checkout"}))
     assert book.stored("labels") == {"from": "checkout"}
@@ -123,6 +123,13 @@ def shown(monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", display)
     return found
+
+
+def test_a_table_has_its_numbers_at_the_right(shown):
+    book.table(["what", "how", "much"], [["a", "b", 1], ["c", "d", "2.5 %"]], left=2)
+    assert shown == [
+        "| what | how | much |\n| --- | --- | ---: |\n| a | b | 1 |\n| c | d | 2.5 % |"
+    ]
 
 
 def test_the_source_of_the_core_is_shown_as_it_stands(shown):

@@ -66,6 +66,12 @@ def test_seeds_are_subtracted_one_by_one_and_only_those_that_both_rows_have():
     assert CLAIM.values(lambda study: MADE_UP) == pytest.approx([20.0, 30.0])
 
 
+def test_what_a_row_gains_is_counted_seed_by_seed():
+    good, bad = MADE_UP["rows"]
+    assert claims.gained(bad, good) == pytest.approx([20.0, 30.0])
+    assert claims.gained(good, bad) == pytest.approx([-20.0, -30.0])
+
+
 def test_a_claim_about_one_row_is_about_all_its_seeds():
     assert replace(CLAIM, less=None).values(lambda s: MADE_UP) == pytest.approx([90, 80, 70])
 

@@ -2,8 +2,9 @@
 
 A page asks by a cell with the tag `interactive-NAME`, whose picture is what print and readers
 without JavaScript see, or by an element with `data-interactive="NAME"`. The script is
-`_extra/interactive/NAME.js`; its data are what the function NAME below makes of the stored results,
-as a script that sets `window.genreplay.NAME`, since a page opened from a folder may read no file.
+`_extra/interactive/NAME.js`, after what all share in `common.js`. Its data are what the function
+NAME below makes of the stored results, as a script that sets `window.genreplay.NAME`, since a page
+opened from a folder may read no file.
 """
 
 import json
@@ -79,7 +80,7 @@ def write(app: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in DATA.items():
         value = json.dumps(make(), separators=(",", ":"))
-        text = f"(window.genreplay ??= {{}}).{name} = {value};\n"
+        text = f"window.genreplay.{name} = {value};\n"
         (folder / f"{name}.data.js").write_text(text)
 
 
@@ -87,7 +88,7 @@ def add(app: Any, page: str, template: str, context: dict[str, Any], doctree: An
     """Give a page the scripts of the figures that it asks for."""
     for found in ASKED.finditer(context.get("body", "")):
         name = found[1] or found[2]
-        for script in (f"{name}.data.js", f"{name}.js"):
+        for script in ("common.js", f"{name}.data.js", f"{name}.js"):
             app.add_js_file(f"../interactive/{script}", loading_method="defer")
 
 

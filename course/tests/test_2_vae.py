@@ -1,30 +1,15 @@
 """Public tests of the second assignment. A part is done when all tests of it pass."""
 
 import math
-from functools import cache
 
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from genreplay_core import load
-from genreplay_core.course import close, expect
+from genreplay_core.course import close, digits, expect, normal, uniform
 
 MEAN = torch.tensor([[0.0, 1.0, -2.0], [0.5, 0.0, 0.0]])
 LOGVAR = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 2.0, 0.0]])
 NOISE = torch.tensor([[1.0, -1.0, 2.0], [0.5, 0.0, -3.0]])
-
-
-def normal(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(seed, *shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@cache
-def digits():
-    return load("digits")[0].x
 
 
 def kl_of(mean, logvar):

@@ -3,17 +3,9 @@
 import torch
 from torch.nn import functional as F
 
-from genreplay_core.course import close, expect
+from genreplay_core.course import close, expect, normal, uniform
 
 W = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0], [0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])
-
-
-def normal(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(seed, *shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def tasks(seed, sizes=(20, 24, 22), noise=2):

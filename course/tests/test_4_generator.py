@@ -3,25 +3,9 @@
 In 4a and 4b only the version that your notebook's TRACK names is looked at.
 """
 
-from functools import cache
-
 import torch
 
-from genreplay_core import load
-from genreplay_core.course import close, expect
-
-
-def normal(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(seed, *shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@cache
-def digits():
-    return load("digits")[0].x
+from genreplay_core.course import close, digits, expect, normal, uniform
 
 
 def chosen(adapters):

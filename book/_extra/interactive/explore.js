@@ -2,14 +2,7 @@
 // Data: [{study, title, question, command, rows: [{name, mean, low, high, runs: [{seed,
 // average_accuracy, accuracy_matrix, tasks}]}]}], accuracies as fractions.
 {
-  const studies = window.genreplay.explore;
-  const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
-
-  function element(tag, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-  }
+  const { element, percent, explore: studies } = window.genreplay;
 
   function choice(label, names, chosen) {
     const options = names.map((name, value) => element("option", { value }, name));

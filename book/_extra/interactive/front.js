@@ -1,16 +1,9 @@
 // The front page's figure: what two networks know of each task while they learn, step by step.
 // Data: {tasks: [name], steps: [n], now: [task at that step], known: {network: [[fraction] a step]}}
 {
-  const data = window.genreplay.front;
+  const { element, percent, front: data } = window.genreplay;
   const last = data.steps.length - 1;
-  const percent = (x) => `${(100 * x).toFixed(0)} %`;
   const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
-
-  function element(tag, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-  }
 
   function panel(name) {
     const rows = data.tasks.map((digits) => {
@@ -29,9 +22,9 @@
         const { row, bar, value } = rows[task];
         row.dataset.when = ["past", "now", "future"][Math.sign(task - data.now[at]) + 1];
         bar.style.width = `${100 * known}%`;
-        value.textContent = task > data.now[at] ? "not met" : percent(known);
+        value.textContent = task > data.now[at] ? "not met" : percent(known, 0);
       });
-      total.textContent = `reads ${percent(mean(data.known[name][at]))} of all ten digits`;
+      total.textContent = `reads ${percent(mean(data.known[name][at]), 0)} of all ten digits`;
     }
     return { box, show };
   }
