@@ -8,6 +8,7 @@ whose place CHROMIUM tells if it isn't the usual one.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -125,6 +127,29 @@ def test_a_chapter_opens_in_colab_and_says_what_its_pictures_show(opened, name):
     assert all(link.endswith(f"/blob/main/book/{name}.ipynb") for link in links)
     silent = "[...document.images].filter(i => i.closest('.bd-article') && i.alt.length < 20)"
     assert page.evaluate(f"{silent}.map(i => i.src)") == []
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_can_be_read_by_everybody(opened, name, mode):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(name, color_scheme=mode)
+    assert page.evaluate("document.documentElement.dataset.theme") == mode
+    asked = {"resultTypes": ["violations"], "preload": False}  # it would look for wrong files
+    found = Axe().run(page, options=asked).response["violations"]
+    grave = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert [(each["help"], each["nodes"][0]["html"]) for each in grave] == []
+
+
+def test_the_first_page_is_light(opened, address):
+    page = opened("index.html")
+    page.wait_for_load_state("networkidle")
+    asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+    paths = {SITE / urlsplit(url).path.lstrip("/") for url in [page.url, *asked]}
+    sizes = [len(gzip.compress(path.read_bytes())) for path in paths]  # as servers send them
+    assert len(sizes) > 10
+    assert sum(sizes) < 1e6
 
 
 def test_formulas_are_typeset_without_a_network(opened):

@@ -92,15 +92,7 @@ def add(app: Any, page: str, template: str, context: dict[str, Any], doctree: An
             app.add_js_file(f"../interactive/{script}", loading_method="defer")
 
 
-def once(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out scripts that Jupyter Book adds a second time, which would be an error."""
-    files = context.get("script_files", [])
-    scripts = {(file.filename or "", file.attributes.get("body")): file for file in files}
-    context["script_files"] = list(scripts.values())
-
-
 def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", write)
     app.connect("html-page-context", add)
-    app.connect("html-page-context", once, priority=900)
     return {"parallel_read_safe": True}
