@@ -162,10 +162,18 @@ def alts(cell: NotebookNode) -> list[str]:
 
 
 def remember(name: str, seconds: float, profile: str) -> None:
-    """Keep how long a notebook took."""
+    """Keep how long a notebook took, and what the notebooks of the book are called, in order."""
     times = json.loads(TIMES.read_text())
     times["seconds"].setdefault(profile, {})[name] = round(seconds)
+    listed = re.findall(r"- file: (\S+)$", (BOOK / "_toc.yml").read_text(), re.M)
+    paths = [path for path in (BOOK / f"{name}.ipynb" for name in listed) if path.is_file()]
+    times["titles"] = {path.stem: title(path) for path in paths}
     write_json(TIMES, times)
+
+
+def title(path: Path) -> str:
+    """What a notebook is called: its first line."""
+    return str(nbformat.read(path, as_version=4).cells[0].source).split("\n")[0].lstrip("# ")
 
 
 def shows_times(path: Path) -> bool:

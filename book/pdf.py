@@ -1,7 +1,7 @@
 """The built book as one PDF, for paper and for trains: `python book/pdf.py OUT.pdf`.
 
-Needs what the extra `dev` installs, and a Chromium, whose place CHROMIUM tells if it isn't the usual
-one. No other host is asked for anything.
+Needs what the extra `dev` installs, and a Chromium, whose place CHROMIUM tells if it isn't the
+usual one. No other host is asked for anything.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 import yaml
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 from pypdf import PdfWriter
 
 from genreplay_core.files import replacing
@@ -29,17 +29,26 @@ READY = """async () => {
 }"""
 
 
-def chapters() -> list[str]:
-    """The pages of the book in their order."""
+def parts() -> dict[str, list[str]]:
+    """The pages of each part of the book, in their order; the first page stands for itself."""
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    return [toc["root"]] + [each["file"] for part in toc["parts"] for each in part["chapters"]]
+    rest = {part["caption"]: [each["file"] for each in part["chapters"]] for part in toc["parts"]}
+    return {"": [toc["root"]], **rest}
+
+
+def printed(page: Page, name: str) -> io.BytesIO:
+    """A page of the book on sheets of A4, with all that is folded opened."""
+    page.goto(f"{HOME}/{name}.html", wait_until="load")
+    page.evaluate(READY)
+    margin = dict.fromkeys(("top", "bottom", "left", "right"), "18mm")
+    look = {"format": "A4", "scale": 0.85, "print_background": True, "tagged": True}
+    return io.BytesIO(page.pdf(margin=margin, **look))
 
 
 def make(browser: Browser, site: Path, out: Path) -> None:
-    """Print every page and bind them, with an outline; their links lead to the book online."""
+    """Print every page and bind them, with an outline. Their links lead to the book online."""
 
     def answer(route: Route) -> None:
-        # asked as the book online, so that links from one page to another hold on paper's successor
         path = site / route.request.url.removeprefix(HOME).partition("?")[0].lstrip("/")
         route.fulfill(path=path) if path.is_file() else route.abort()
 
@@ -48,12 +57,15 @@ def make(browser: Browser, site: Path, out: Path) -> None:
     page = context.new_page()
     page.emulate_media(media="print")
     bound = PdfWriter()
-    for name in chapters():
-        page.goto(f"{HOME}/{name}.html", wait_until="load")
-        page.evaluate(READY)
-        sides = {side: "18mm" for side in ("top", "bottom", "left", "right")}
-        printed = page.pdf(format="A4", print_background=True, outline=True, margin=sides)
-        bound.append(io.BytesIO(printed), outline_item=page.evaluate(TITLE))
+    for part, names in parts().items():
+        begun, above = len(bound.pages), None
+        for name in names:
+            start = len(bound.pages)
+            bound.append(printed(page, name), import_outline=False)
+            if part and start == begun:  # only now there is a sheet to point to
+                above = bound.add_outline_item(title=part, page_number=start)
+            title = page.evaluate(TITLE)
+            bound.add_outline_item(title=title, page_number=start, parent=above)
     bound.compress_identical_objects()
     with replacing(out) as partial:
         bound.write(partial)

@@ -465,4 +465,6 @@ def test_a_notebook_is_run_kept_and_timed(tmp_path, monkeypatch):
     assert [cell.execution_count for cell in code] == [1, 2, 3]
     assert code[1].outputs[0].text == "a\nb\n"
     assert code[2].metadata["mystnb"] == {"image": {"alt": "A bar of two steps"}}
-    assert list(json.loads(times.read_text())["seconds"]["ci"]) == ["tiny"]
+    kept = json.loads(times.read_text())
+    assert list(kept["seconds"]["ci"]) == ["tiny"]
+    assert next(iter(kept["titles"].items())) == ("forgetting", "Watch a network forget")

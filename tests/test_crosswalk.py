@@ -52,7 +52,9 @@ def test_every_test_is_there(name):
 
 
 def test_every_field_is_one_of_its_class():
-    fields = [pair for row in ROWS for pair in re.findall(r"field `(\w+)` of {py:obj}`([\w.]+)`", row)]
+    fields = [
+        pair for row in ROWS for pair in re.findall(r"field `(\w+)` of {py:obj}`([\w.]+)`", row)
+    ]
     assert fields
     for field, path in fields:
         assert field in {each.name for each in dataclasses.fields(found(path))}

@@ -16,6 +16,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from runpy import run_path
 from urllib.parse import urlsplit
 
 import pytest
@@ -170,6 +171,23 @@ def test_the_search_finds_a_word(opened):
     page = opened("search.html?q=scholar")
     page.wait_for_selector("#search-results li a", timeout=20_000)
     assert page.locator("#search-results li a[href*='generative-replay']").count()
+
+
+def test_the_book_is_bound_as_one_pdf(browser, tmp_path):
+    from pypdf import PdfReader
+
+    pdf = run_path(str(BOOK / "pdf.py"))
+    pdf["make"](browser, SITE, tmp_path / "book.pdf")
+    assert (tmp_path / "book.pdf").stat().st_size < 30e6
+    bound = PdfReader(tmp_path / "book.pdf")
+    parts = list(pdf["parts"]().values())
+    named = [each for each in bound.outline if not isinstance(each, list)]
+    nested = [each for each in bound.outline if isinstance(each, list)]
+    assert len(named) == len(parts)
+    assert [len(each) for each in nested] == [len(pages) for pages in parts[1:]]
+    first = bound.get_destination_page_number(nested[0][0])
+    said = bound.pages[first].extract_text()
+    assert nested[0][0].title in said
 
 
 def test_the_site_is_small():
