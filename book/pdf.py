@@ -38,7 +38,7 @@ def parts() -> dict[str, list[str]]:
 
 def printed(page: Page, name: str) -> io.BytesIO:
     """A page of the book on sheets of A4, with all that is folded opened."""
-    page.goto(f"{HOME}/{name}.html", wait_until="load")
+    page.goto(f"{HOME}{name}.html", wait_until="load")
     page.evaluate(READY)
     margin = dict.fromkeys(("top", "bottom", "left", "right"), "18mm")
     look = {"format": "A4", "scale": 0.85, "print_background": True, "tagged": True}
@@ -49,7 +49,7 @@ def make(browser: Browser, site: Path, out: Path) -> None:
     """Print every page and bind them, with an outline. Their links lead to the book online."""
 
     def answer(route: Route) -> None:
-        path = site / route.request.url.removeprefix(HOME).partition("?")[0].lstrip("/")
+        path = site / route.request.url.removeprefix(HOME).partition("?")[0]
         route.fulfill(path=path) if path.is_file() else route.abort()
 
     context = browser.new_context(color_scheme="light")

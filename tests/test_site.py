@@ -17,7 +17,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from runpy import run_path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,9 +35,15 @@ QUIET = (
 )
 
 
+HOME = "/genreplay"  # where the book stands on its host
+
+
 class Silent(SimpleHTTPRequestHandler):
     def log_message(self, *words):
         pass
+
+    def translate_path(self, path):
+        return super().translate_path(path.removeprefix(HOME))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def address():
     """Of the site, served on this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(SITE)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http://127.0.0.1:{server.server_port}{HOME}"
     server.shutdown()
     server.server_close()
 
@@ -147,7 +152,7 @@ def test_the_first_page_is_light(opened, address):
     page = opened("index.html")
     page.wait_for_load_state("networkidle")
     asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
-    paths = {SITE / urlsplit(url).path.lstrip("/") for url in [page.url, *asked]}
+    paths = {SITE / url.removeprefix(address).partition("?")[0][1:] for url in [page.url, *asked]}
     sizes = [len(gzip.compress(path.read_bytes())) for path in paths]  # as servers send them
     assert len(sizes) > 10
     assert sum(sizes) < 1e6
@@ -188,6 +193,21 @@ def test_the_book_is_bound_as_one_pdf(browser, tmp_path):
     first = bound.get_destination_page_number(nested[0][0])
     said = bound.pages[first].extract_text()
     assert nested[0][0].title in said
+
+
+def test_a_map_for_search_engines_names_every_page():
+    addresses = re.findall(r"<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text())
+    names = [address.rpartition("/")[2] for address in addresses]
+    assert {f"{name}.html" for name in CHAPTERS} <= set(names) <= {*PAGES} - {"404.html"}
+    assert len({address.rpartition("/")[0] for address in addresses}) == 1
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_that_is_sent_to_somebody_has_a_card(name):
+    said = (SITE / f"{name}.html").read_text()
+    card = dict(re.findall(r'property="og:(\w+)" content="([^"]*)"', said))
+    assert card["url"].endswith(f"/{name}.html")
+    assert (SITE / card["image"].partition(f"{HOME}/")[2]).stat().st_size > 1000
 
 
 def test_the_site_is_small():
