@@ -266,6 +266,26 @@ EXERCISES: dict[str, Exercise] = {
         [([0, 1], 4), ([0, 1, 5], 7), ([3, 2, 8, 9], 3), ([4], 2)],
         "n divided by the number of classes for each, and one more for the first few",
     ),
+    "privacy-1": number(
+        8 / 9,
+        "of the nine pairs, count those in which the patient's loss is lower",
+        traps={
+            1 / 9: "a low loss says patient, not stranger",
+            2 / 3: "count pairs, not patients",
+        },
+    ),
+    "privacy-2": choice(
+        "held-out images",
+        {
+            "more dreams": "would a blurred copy ever be found, however many there are?",
+            "a smaller tolerance": "then still fewer dreams count as copies",
+        },
+    ),
+    "privacy-3": function(
+        lambda members, strangers: (members < strangers.min()).mean(),
+        [(LOW[0], HIGH[0]), (LOW[1], HIGH[1]), (HIGH[0], LOW[0]), (LOW[0] - 5, LOW[1])],
+        "the strangers' lowest loss is the threshold; which share of the members lies below it?",
+    ),
     "your-own-1": number(
         7,
         "count the classes of all tasks before it, then go on from there",
