@@ -166,7 +166,7 @@
     const seen = best(shares);
     const asked = isMet(digit, at) ? named(digit) : `${named(digit)}, which it hasn't met yet`;
     const read = `${named(seen)}${seen === digit ? ", too" : ""} (${percent(shares[seen])})`;
-    return `Asked for ${asked}. Its solver sees ${read}.`;
+    return `Asked for ${asked}. Its solver sees ${read.replace(" %", "\u00a0%")}.`;
   }
 
   const known = (at) =>
@@ -174,7 +174,7 @@
 
   const titled = ({ number, moved }) =>
     `${number ? `Dream ${number}` : "The most typical dream"}${moved ? ", moved" : ""}: ` +
-    `${data.sliders.length} of its ${size} latents, those that change most`;
+    `the ${data.sliders.length} of ${size} latents that change most`;
 
   // say which digits were met when the scholar was frozen
   function mark(inputs, at) {
