@@ -8,6 +8,7 @@ whose place CHROMIUM tells if it isn't the usual one.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -18,7 +19,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from runpy import run_path
 
+import numpy as np
 import pytest
+from test_dreamer import dreamt, read
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -302,3 +305,200 @@ def test_an_accuracy_matrix_is_read_with_the_arrow_keys(opened):
     assert [float(p) for p in percents] == pytest.approx([100 * value], abs=0.0501)
     assert "After learning 2 of 5 tasks" in said
     assert "task 2 " in said
+
+
+# ---------------------------------------------------------------- the live dreamer
+
+DREAMER = BOOK / "dreamer" / "scholars.json"
+
+
+def scholars() -> dict:
+    return json.loads(DREAMER.read_text())
+
+
+def painted(page, selector: str = ".gr-dream") -> np.ndarray:
+    """The pixels (h * w, 3) of a canvas, 0..255."""
+    read = """place => {
+        const { width, height } = place;
+        return [...place.getContext("2d").getImageData(0, 0, width, height).data];
+    }"""
+    return np.array(page.locator(selector).first.evaluate(read)).reshape(-1, 4)[:, :3]
+
+
+def probabilities(page) -> list[float]:
+    said = page.locator(".gr-short .gr-value").all_text_contents()
+    return [float(each.rstrip(" %")) / 100 for each in said]
+
+
+def assert_dreams(page, told: dict) -> None:
+    """The page shows the picture and the probabilities that PyTorch found at full precision."""
+    wanted = np.frombuffer(base64.b64decode(told["pixels"]), np.uint8)
+    off = np.abs(painted(page) - wanted[:, None].astype(int))
+    assert off.max() < 16
+    assert off.mean() < 1
+    assert probabilities(page) == pytest.approx(told["probabilities"], abs=0.002)
+
+
+def choose(page, group: str, value: int) -> None:
+    """Choose one of a row of options by the mouse."""
+    page.locator(f"input[name=gr-{group}][value='{value}']").click()
+
+
+def test_the_dreamer_dreams_and_reads_as_pytorch_does(opened):
+    page = opened("dreamer.html")
+    found = scholars()
+    drawn = [told for told in found["references"] if told["dream"]]
+    assert len(drawn) == 10
+    for told in drawn:
+        choose(page, "frozen", told["task"])
+        choose(page, "asked", told["digit"])
+        page.get_by_role("button", name="The most typical").click()
+        for _ in range(told["dream"]):
+            page.get_by_role("button", name="Another dream").click()
+        assert_dreams(page, told)
+        best = int(np.argmax(told["probabilities"]))
+        said = page.locator("[data-part=ask] output").text_content()
+        assert f"Asked for a {told['digit']}." in said
+        assert f"Its solver sees a {best}" in said
+        assert (", too" in said) == (best == told["digit"])
+        row = found["quantised_accuracy_matrix"][told["task"]][: told["task"] + 1]
+        assert f"{100 * np.mean(row):.1f} %" in page.locator("[data-part=ask]").text_content()
+
+
+def test_where_the_dreamer_doubts_it_doubts_as_pytorch_does(opened):
+    page = opened("dreamer.html")
+    found = scholars()
+    most = []
+    for digit, slider in ((5, 0), (9, 1), (9, 2), (8, 1)):
+        choose(page, "asked", digit)
+        page.get_by_role("button", name="The most typical").click()
+        page.locator(".gr-slider input").nth(slider).press("Home")
+        z = [0.0] * 16
+        z[found["sliders"][slider]] = -3.0
+        wanted = dreamt(found["scholars"][4], digit, z)
+        assert np.abs(painted(page)[:, 0] - 255 * wanted.numpy()).max() < 1
+        answers = read(found["scholars"][4], wanted).tolist()
+        assert probabilities(page) == pytest.approx(answers, abs=0.001)
+        most.append(max(answers))
+    assert min(most) < 0.6  # it does doubt
+
+
+def test_the_dreamer_is_led_by_the_keyboard(opened):
+    page = opened("dreamer.html", 390)
+    found = scholars()
+    typical, moved = (told for told in found["references"] if told["dream"] == 0)
+    page.locator("input[name=gr-frozen]:checked").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")  # from after 5 tasks to after 3
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")  # from 3 to 4
+    page.get_by_role("button", name="The most typical").press("Enter")
+    assert_dreams(page, typical)
+    sliders = page.locator(".gr-slider input")
+    for at, (key, times) in enumerate([("ArrowRight", 10), ("ArrowLeft", 20)]):
+        sliders.nth(at).focus()
+        for _ in range(times):
+            page.keyboard.press(key)
+    assert_dreams(page, moved)
+    assert page.locator(".gr-slider .gr-value").all_text_contents()[:2] == ["1.0", "\u22122.0"]
+
+
+def test_the_dreamer_says_which_digits_it_has_met(opened):
+    page = opened("dreamer.html")
+    options = page.locator("input[name=gr-asked]")
+    for task in range(5):
+        choose(page, "frozen", task)
+        names = options.evaluate_all("all => all.map(each => each.ariaLabel)")
+        met = 2 * (task + 1)
+        assert names == [f"{d}" if d < met else f"{d}, not met yet" for d in range(10)]
+    choose(page, "frozen", 0)
+    choose(page, "asked", 9)
+    said = page.locator("[data-part=ask] output").text_content()
+    assert "which it hasn't met yet" in said
+    assert sum(probabilities(page)[:2]) > 0.9  # its solver knows two answers
+
+
+def drifted(page, found: dict, task: int) -> None:
+    """The gallery shows the scholar of that task's end."""
+    said = page.locator("[data-part=drift] output").text_content()
+    assert said.startswith(f"After task {task + 1} (digits {2 * task}, {2 * task + 1})")
+    told = found["drift"][task]
+    right, dreams, changed = re.search(r"reads (\d+) of (\d+) .* by ([\d.]+) on", said).groups()
+    assert int(dreams) == told["dreams"]
+    assert int(right) == pytest.approx(told["right"], abs=1)
+    assert float(changed) == pytest.approx(told["changed"], abs=0.002)
+    met = page.locator(".gr-cell").evaluate_all("all => all.map(each => each.dataset.met)")
+    assert met == 3 * (["true"] * 2 * (task + 1) + ["false"] * (8 - 2 * task))
+    first = next(t for t in found["references"] if (t["task"], t["digit"]) == (task, 0))
+    wanted = np.frombuffer(base64.b64decode(first["pixels"]), np.uint8)  # dream 1 of a 0
+    assert np.abs(painted(page, ".gr-cell canvas")[:, 1] - wanted.astype(int)).max() < 16
+
+
+def test_dreams_drift_by_slider_buttons_and_arrow_keys(opened):
+    page = opened("dreamer.html", 390)
+    found = scholars()
+    drifted(page, found, 4)
+    page.get_by_role("button", name="Earlier").click()
+    drifted(page, found, 3)
+    page.keyboard.press("ArrowLeft")  # the button has the focus
+    drifted(page, found, 2)
+    page.locator("[data-part=drift] input[type=range]").press("Home")
+    drifted(page, found, 0)
+    assert page.locator("[data-part=drift] output").text_content().endswith(" 0.000 on average.")
+    page.keyboard.press("ArrowRight")
+    drifted(page, found, 1)
+    page.get_by_role("button", name="Later").click()
+    drifted(page, found, 2)
+
+
+def test_dreams_that_are_taken_for_another_digit_are_framed(opened):
+    page = opened("dreamer.html")
+    cells = page.locator(".gr-cell")
+    for _ in range(30):
+        said = page.locator("[data-part=drift] output").text_content()
+        right, dreams = map(int, re.search(r"reads (\d+) of (\d+)", said).groups())
+        taken = cells.evaluate_all("all => all.map(each => each.dataset.read)")
+        assert sum(map(bool, taken)) == dreams - right
+        if any(taken):
+            break
+        page.get_by_role("button", name="Other dreams").click()
+    assert any(taken)
+    assert all(read != str(i % 10) for i, read in enumerate(taken))
+    frames = cells.evaluate_all("all => all.map(each => getComputedStyle(each).borderTopColor)")
+    assert len({frames[i] for i, read in enumerate(taken) if not read}) == 1
+    assert len(set(frames)) == 2
+
+
+def test_what_has_changed_is_coloured(opened):
+    page = opened("dreamer.html")
+    now = painted(page, ".gr-cell canvas")
+    assert (now == now[:, :1]).all()  # grey
+    page.get_by_label("colour what has changed").check()
+    coloured = painted(page, ".gr-cell canvas")
+    assert (coloured[:, 1:] == now[:, 1:]).all()
+    page.locator("[data-part=drift] input[type=range]").press("Home")
+    before = painted(page, ".gr-cell canvas")
+    assert (coloured[:, 0] == before[:, 0]).all()
+    assert (coloured[:, 0] != now[:, 0]).any()
+
+
+def test_the_dreamer_works_from_a_folder_without_a_server(browser):
+    page = browser.new_page()
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((SITE / "dreamer.html").as_uri())
+    page.get_by_role("button", name="Another dream").click()
+    assert painted(page).max() > 200
+    assert wrong == []
+    page.close()
+
+
+def test_without_javascript_and_in_print_the_dreams_are_a_picture(opened):
+    page = opened("dreamer.html", java_script_enabled=False)
+    assert page.locator("#dreams img").is_visible()
+    page = opened("dreamer.html")
+    assert page.locator(".gr-dream").is_visible()
+    assert not page.locator("#dreams").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator("#dreams img").is_visible()
+    assert not page.locator(".gr-dream").is_visible()

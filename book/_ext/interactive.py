@@ -71,7 +71,21 @@ def explored(row: Result) -> Result:
     }
 
 
-DATA: dict[str, Callable[[], Any]] = {"front": front, "explore": explore}
+def dreamer() -> Result:
+    """The scholars of each task's end, with what they know of the tasks met: fractions."""
+    found = json.loads((BOOK / "dreamer" / "scholars.json").read_text())
+    order, tasks = found["config"]["class_order"], found["tasks"]
+    matrix = found["quantised_accuracy_matrix"]
+    return {
+        "tasks": [name.replace(" ", ", ") for name in tasks],
+        "first": [order.index(digit) * len(tasks) // len(order) for digit in sorted(order)],
+        "known": [sum(row[: t + 1]) / (t + 1) for t, row in enumerate(matrix)],
+        "sliders": found["sliders"],
+        "scholars": found["scholars"],
+    }
+
+
+DATA: dict[str, Callable[[], Any]] = {"front": front, "explore": explore, "dreamer": dreamer}
 
 
 def write(app: Any) -> None:
@@ -86,8 +100,8 @@ def write(app: Any) -> None:
 
 def add(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page the scripts of the figures that it asks for."""
-    for found in ASKED.finditer(context.get("body", "")):
-        name = found[1] or found[2]
+    asked = [found[1] or found[2] for found in ASKED.finditer(context.get("body", ""))]
+    for name in dict.fromkeys(asked):
         for script in ("common.js", f"{name}.data.js", f"{name}.js"):
             app.add_js_file(f"../interactive/{script}", loading_method="defer")
 
