@@ -286,6 +286,31 @@ EXERCISES: dict[str, Exercise] = {
         [(LOW[0], HIGH[0]), (LOW[1], HIGH[1]), (HIGH[0], LOW[0]), (LOW[0] - 5, LOW[1])],
         "the strangers' lowest loss is the threshold; which share of the members lies below it?",
     ),
+    "many-tasks-1": number(
+        4 * (400 + 2 * 100) / 784,
+        "count the weights of one input to 400 units, and the numbers of one prior of 100",
+        traps={
+            4 * 400 / 784: "the class has a prior of its own too",
+            4 * 500 / 784: "a Gaussian has a mean and a variance in each direction",
+            600 / 784: "a number takes four bytes, a pixel one",
+        },
+    ),
+    "many-tasks-2": choice(
+        "not at all",
+        {
+            "a little": "the copy makes the very image that it's asked for: what is the gradient?",
+            "as in any task": "which image does a copy of the teacher make of the same noise?",
+        },
+    ),
+    "many-tasks-3": function(
+        lambda start, flow, generations: start @ np.linalg.matrix_power(flow, generations),
+        [
+            (np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.0, 1.0]]), 3),
+            (np.array([1.0, 0.0, 0.0]), np.array([[0.8, 0.2, 0], [0, 0.7, 0.3], [0.5, 0, 0.5]]), 2),
+            (np.array([0.3, 0.7]), np.array([[0.9, 0.1], [0.2, 0.8]]), 0),
+        ],
+        "the shares, as a row, are multiplied by the table once for each generation",
+    ),
     "your-own-1": number(
         7,
         "count the classes of all tasks before it, then go on from there",
