@@ -97,6 +97,23 @@ EXERCISES: dict[str, Exercise] = {
             "more": "training on all five tasks in turn did leave something",
         },
     ),
+    "rehearsal-1": number(
+        20 * 100 * 64 * 64 * 3 / 1e6,
+        "images times pixels times colours, then bytes as millions",
+        traps={
+            20 * 100 * 64 * 64 / 1e6: "a pixel has three colours, each a byte",
+            20 * 64 * 64 * 3 / 1e6: "that is one class",
+        },
+    ),
+    "rehearsal-2": choice(
+        "from the buffer only",
+        {"everywhere": "what was the network trained with?"},
+    ),
+    "rehearsal-3": function(
+        lambda seen, size, draw: seen if seen < size else (draw if draw < size else -1),
+        [(0, 3, 0), (2, 3, 0), (3, 3, 3), (3, 3, 2), (10, 4, 0), (10, 4, 4), (10, 4, 9)],
+        "the first `size` images fill the places in turn; then only a draw below `size` is a place",
+    ),
     "a-vae-1": number(
         0.5 * (0.25 + 4 - 1 - np.log(0.25)),
         "the formula wants the variance, 0.5 squared, and its logarithm",
@@ -310,6 +327,28 @@ EXERCISES: dict[str, Exercise] = {
             (np.array([0.3, 0.7]), np.array([[0.9, 0.1], [0.2, 0.8]]), 0),
         ],
         "the shares, as a row, are multiplied by the table once for each generation",
+    ),
+    "memory-1": number(
+        2e6 / 3072,
+        "count bytes on both sides",
+        traps={
+            4e6 / 3072: "half precision is two bytes a weight",
+            2e6 / 1024: "three colours, a byte each",
+            1e6 / 3072: "a weight in half precision takes two bytes",
+        },
+    ),
+    "memory-2": choice(
+        "the frozen solver",
+        {
+            "the frozen generator": "who dreams, then?",
+            "both": "who dreams, then?",
+            "neither": "who labels the dreams, and does it take a network?",
+        },
+    ),
+    "memory-3": function(
+        lambda weights, bits, image, classes: int(weights * bits / 8 // image // classes),
+        [(1_000_000, 32, 784, 10), (1_075_784, 8, 191, 10), (500, 16, 100, 3), (999, 4, 50, 1)],
+        "the weights' bytes, then how many whole images they are for each class",
     ),
     "your-own-1": number(
         7,
