@@ -2,7 +2,7 @@
 
 As it stands, your answers are read from the notebooks: imports, functions, classes and CAPITAL
 constants of a saved notebook count, the rest of it isn't run. If you keep your code elsewhere, say
-so in the six lines that follow, for example
+so in the six lines that begin with `forgetting = Answers(...)`, for example
 
     import my_forgetting as forgetting
 
@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from genreplay_core import load, mlp_solver, mlp_vae, split
-from genreplay_core.course import Answers
+from genreplay_core.course import Answers, material, module
 from genreplay_core.data import few
 from genreplay_core.metrics import interval
 
 HERE = Path(__file__).parent
+right = module(material() / "right.py")  # stands in for what a part takes from another
 
 forgetting = Answers(HERE / "1-forgetting.ipynb")
 vae = Answers(HERE / "2-vae.ipynb")
@@ -48,7 +49,16 @@ class Linear(nn.Module):
 
 def number(value):
     """A number, or a tensor that holds one, as a float."""
+    if value is None:
+        raise TypeError("a number is wanted, and nothing came: is there a return?")
     return float(torch.as_tensor(value).detach())
+
+
+def slopes(value, *of):
+    """How the sum of a value changes with each of these tensors; 0 where it doesn't."""
+    if not torch.as_tensor(value).requires_grad:
+        return [torch.zeros_like(tensor) for tensor in of]
+    return list(torch.autograd.grad(value.sum(), of, materialize_grads=True))
 
 
 # ---------------------------------------------------------------- 1: measure forgetting
@@ -71,13 +81,9 @@ def accuracy(weight, x, y, training):
 
 def accuracy_matrix(weights, xs, ys):
     """R (T+1, T) of linear solvers; the measure is right, whatever yours is."""
-
-    def measure(solver, x, y):
-        return float((solver(x).argmax(1) == y).float().mean())
-
     stages = [Linear(weight) for weight in weights]
     with torch.no_grad():
-        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), measure)
+        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), right.accuracy)
 
 
 def average_accuracy(R):
@@ -106,11 +112,8 @@ def reparameterise(mean, logvar, noise):
     """The latents, and how their sum changes with the mean and the log variance."""
     mean, logvar = mean.clone().requires_grad_(), logvar.clone().requires_grad_()
     z = vae.reparameterise(mean, logvar, noise)
-    slopes = [torch.zeros_like(mean)] * 2
-    if z.requires_grad:
-        z.sum().backward()
-        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in (mean, logvar)]
-    return {"z": z.detach(), "mean": slopes[0], "logvar": slopes[1]}
+    of_mean, of_logvar = slopes(z, mean, logvar)
+    return {"z": z.detach(), "mean": of_mean, "logvar": of_logvar}
 
 
 def negative_elbo(logits, x, kl):
@@ -197,7 +200,11 @@ def replay_batch(decoder, solver, n, seed):
 
 
 def distillation(logits, teacher, temperature):
-    return replay.distillation_loss(logits, teacher, temperature)
+    """The loss, and how it changes with the pupil's logits and with the teacher's."""
+    logits, teacher = logits.clone().requires_grad_(), teacher.clone().requires_grad_()
+    loss = replay.distillation_loss(logits, teacher, temperature)
+    of_pupil, of_teacher = slopes(loss, logits, teacher)
+    return {"loss": number(loss), "pupil": of_pupil, "teacher": of_teacher}
 
 
 def mixture_weights(new, old, t):
@@ -231,34 +238,20 @@ def train_tasks(weight, xs, ys, steps, batch, lr, seed):
     """Your scholar on a few tasks, with a linear solver and the toy generator.
 
     For each task a dict: `before` and `after`, the solver's weight; `x` and `weight`, what the
-    generator was given in each step. What it is built of (freezing, dreams, weights) is right,
-    whatever yours is.
+    generator was given in each step; `tasks`, how many your scholar has counted. What it is built
+    of (freezing, dreams, weights) is right, whatever yours is.
     """
     torch.manual_seed(seed)
-
-    def freeze(network):
-        frozen = copy.deepcopy(network).eval().requires_grad_(False)
-        if isinstance(frozen, Toy):
-            frozen.log = []
-        return frozen
-
-    @torch.no_grad()
-    def dream(generator, solver, n):
-        x = generator.decode(torch.randn(n, generator.latent_dim))
-        return x, solver(x).argmax(1)
-
-    def weights(new, old, t):
-        r = 1.0 if old == 0 else 1 / t
-        return torch.tensor([r / new] * new + [(1 - r) / max(old, 1)] * old)
-
     solver, toy = Linear(weight), Toy()
     optimiser = torch.optim.SGD(solver.parameters(), lr)
-    scholar = replay.Scholar(solver, toy, optimiser, freeze, dream, weights, batch)
+    parts = right.freeze, right.dream, right.weights
+    scholar = replay.Scholar(solver, toy, optimiser, *parts, batch)
     told = []
     for x, y in zip(xs, ys, strict=True):
         toy.log, before = [], solver.weight.detach().clone()
         scholar.train_task(x, y, steps)
         seen = {"x": [x for x, _ in toy.log], "weight": [w for _, w in toy.log]}
+        seen["tasks"] = scholar.tasks
         told.append({"before": before, "after": solver.weight.detach().clone(), **seen})
     return told
 
@@ -280,10 +273,7 @@ def gradient_penalty(weight, real, fake, mix, squared):
         return linear(x).square() if squared else linear(x)
 
     penalty = generator.gradient_penalty(critic, real, fake, mix)
-    slope = torch.zeros_like(weight)
-    if penalty.requires_grad:
-        slope = torch.autograd.grad(penalty.sum(), linear.weight)[0]
-    return {"penalty": penalty.detach(), "slope": slope}
+    return {"penalty": penalty.detach(), "slope": slopes(penalty, linear.weight)[0]}
 
 
 def wgan_losses(weight, real, fake, row_weight, penalty):

@@ -39,7 +39,8 @@ from typing import IO, Any
 
 import torch
 
-from .course import Assignment, Test, assignments, lesson, material, module, questions
+from .course import UNDONE, Assignment, Test, about, assignments, lesson, material, module
+from .course import questions
 from .files import replacing, write_json
 
 MEGABYTE = 2**20
@@ -381,15 +382,17 @@ def graded(
 
 
 def _lessons(tests: Sequence[Test], remote: Remote) -> list[str]:
-    """What the tests of a part teach, each thing once; nothing if it is right."""
-    found: list[str] = []
+    """What the tests of a part teach, each thing once, behind the idea of the test that said it
+    first; nothing if it is right."""
+    found: dict[str, str] = {}
     for test in (Remote.begin, *tests):
         told = lesson(test, remote)
         if told is not None:
-            found.append(_plain(told))
+            bare = told == UNDONE or test is Remote.begin
+            found.setdefault(told, _plain(told if bare else f"{about(test)}: {told}"))
         if remote.process is None:  # it is lost
             break
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
 def _plain(text: str) -> str:

@@ -33,10 +33,10 @@ def test_2a_it_is_zero_for_the_standard_normal_alone(adapters):
     close(found, [0.0], "the divergence of a distribution from itself is 0")
 
 
-def test_2b_noise_is_scaled_by_the_deviation_and_shifted_by_the_mean(adapters):
+def test_2b_noise_is_scaled_by_the_standard_deviation_and_shifted_by_the_mean(adapters):
     found = adapters.reparameterise(MEAN, LOGVAR, NOISE)["z"]
     wanted = MEAN + LOGVAR.exp().sqrt() * NOISE
-    close(found, wanted, "the deviation is the square root of exp(logvar), the variance")
+    close(found, wanted, "the standard deviation is the square root of exp(logvar), the variance")
 
 
 def test_2b_the_gradient_reaches_the_mean(adapters):
@@ -91,7 +91,7 @@ def test_2d_a_dream_is_not_a_step_of_training(adapters):
     expect(found["graph"] is False, "the dreams carry a gradient: use torch.no_grad()")
 
 
-def test_2e_the_loss_is_that_of_2c(adapters):
+def test_2e_the_loss_is_the_negative_elbo(adapters):
     x, ones, zeros = uniform(4, 5, 1, 2, 2), torch.ones(3), torch.zeros(3)
     found = adapters.vae_loss(x, zeros, zeros, 0.0)
     close(found, math.log(2), "with a grey image the cross-entropy of a pixel is log 2")
