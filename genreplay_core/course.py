@@ -17,6 +17,7 @@ adapters are a module, as here, or answer from another process, as in `grading`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shutil
@@ -325,6 +326,15 @@ def close(found: Any, wanted: Any, idea: str, within: float = 1e-4) -> None:
         raise AssertionError(f"numbers are wanted, got {type(found).__name__}: {idea}") from None
     expect(ours.shape == theirs.shape, f"got shape {theirs.shape}, expected {ours.shape}: {idea}")
     expect(np.allclose(theirs, ours, rtol=within, atol=within), idea)
+
+
+def mistake(found: Any, made: Mapping[str, Any], idea: str) -> str:
+    """The idea whose mistake gives just what was found, of {idea: what it gives}; else `idea`."""
+    for told, wrong in made.items():
+        with contextlib.suppress(AssertionError):
+            close(found, wrong, told)
+            return told
+    return idea
 
 
 def normal(seed: int, *shape: int) -> Tensor:

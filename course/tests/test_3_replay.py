@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from genreplay_core.course import close, expect, normal, uniform
+from genreplay_core.course import close, expect, mistake, normal, uniform
 
 W = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0], [0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])
 
@@ -50,12 +50,6 @@ def rehearsed(task, lr, live=False, gathered=False, even=False):
         slope = x.T @ (rows[:, None] * gap) + (slope if gathered else 0)
         weight = weight - lr * slope
     return weight
-
-
-def mistake(found, made, idea):
-    """The idea whose mistake gives just what was found; else the one that is given."""
-    alike = (told for told, wrong in made.items() if torch.allclose(torch.as_tensor(found), wrong))
-    return next(alike, idea)
 
 
 def test_3a_the_copy_stays_as_it_was(adapters):
