@@ -122,7 +122,7 @@ def negative_elbo(logits, x, kl):
     logits, kl = logits.clone().requires_grad_(), kl.clone().requires_grad_()
     loss = vae.negative_elbo(logits, x, kl)
     of_logits, of_kl = slopes(loss, logits, kl)
-    return {"loss": loss.detach(), "logits": of_logits, "kl": of_kl}
+    return {"loss": torch.as_tensor(loss).detach(), "logits": of_logits, "kl": of_kl}
 
 
 def sample(weight, n, seed, training=True):

@@ -245,7 +245,6 @@ def _defines(node: ast.stmt) -> bool:
 # ---------------------------------------------------------------- tests that teach
 
 Test = Callable[[Any], None]
-UNDONE = "not done yet"
 
 
 def module(path: Path) -> ModuleType:
@@ -279,7 +278,7 @@ def lesson(test: Test, adapters: Any) -> str | None:
     except AssertionError as error:
         return str(error) or "an assertion of yours doesn't hold"
     except NotImplementedError:
-        return UNDONE
+        return "not done yet"
     except (Exception, SystemExit) as error:  # the student's own code may do anything
         return f"your code stops with {type(error).__name__}: {error}"
     return None

@@ -39,8 +39,7 @@ from typing import IO, Any
 
 import torch
 
-from .course import UNDONE, Assignment, Test, about, assignments, lesson, material, module
-from .course import questions
+from .course import Assignment, Test, about, assignments, lesson, material, module, questions
 from .files import replacing, write_json
 
 MEGABYTE = 2**20
@@ -388,8 +387,8 @@ def _lessons(tests: Sequence[Test], remote: Remote) -> list[str]:
     for test in (Remote.begin, *tests):
         told = lesson(test, remote)
         if told is not None:
-            bare = told == UNDONE or test is Remote.begin
-            found.setdefault(told, _plain(told if bare else f"{about(test)}: {told}"))
+            idea = "" if test is Remote.begin else f"{about(test)}: "
+            found.setdefault(told, _plain(idea + told))
         if remote.process is None:  # it is lost
             break
     return list(found.values())

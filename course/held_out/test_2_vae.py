@@ -65,6 +65,6 @@ def test_2e_images_of_another_shape(adapters):
 
 def test_2e_it_learns_to_dream_about_as_much_ink_as_there_is(adapters):
     x = digits()[500:1200]
-    found = adapters.vae_learns(x, 300, 3)
+    found = adapters.vae_learns(x, 200, 3)
     ink = found["dreams"].mean(0) - x.mean(0)
     expect(ink.abs().mean() < 0.12, "your dreams don't look like the data, not even on average")

@@ -191,7 +191,7 @@ def test_normalised(pipeline):
     other = pipeline([(train, torch.cat([test[:1], 9 * test[1:]])) for train, test in tasks])
     for (train, test), (again, tested) in zip(done, other):
         same = torch.allclose(train, again) and torch.allclose(test[0], tested[0])
-        assert same, "a test image is there to be tested: it has no say in how others are normalised"
+        assert same, "a test image has no say in how other images are normalised"
 """,
     "evaluated": """
 def test_evaluated(pipeline):

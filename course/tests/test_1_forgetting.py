@@ -80,7 +80,7 @@ def test_1c_rows_are_stages_and_columns_are_tasks(adapters):
     xs, ys = [X[:2], X[2:]], [torch.tensor([0, 0]), Y[2:]]
     found = adapters.accuracy_matrix(weights, xs, ys)
     wanted = [[1.0, 0.0], [1.0, 0.5], [0.0, 0.5]]
-    expect(torch.is_tensor(found), "R is a tensor")
+    expect(torch.is_tensor(found), "R is wanted as a tensor, (T + 1, T)")
     expect(len(found) == 3, "a row for each stage: T + 1 rows, the untrained solver's first")
     close(found, wanted, "row i, column j is stage i tested on task j, on all tasks each time")
 

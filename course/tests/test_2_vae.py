@@ -102,7 +102,7 @@ def test_2d_latents_are_standard_normal(adapters):
     images = adapters.sample(torch.eye(3), 4000, 0)["images"]
     expect(images.min() > 0 and images.max() < 1, "make pixels of the logits: a sigmoid is missing")
     z = images.logit()
-    spread = "draw latents with torch.randn, mean 0 and standard deviation 1; a pixel is its sigmoid"
+    spread = "draw latents with torch.randn, standard deviation 1; pixels are sigmoids of logits"
     expect(z.mean().abs() < 0.05 and (z.std() - 1).abs() < 0.05, spread)
 
 
@@ -117,7 +117,8 @@ def test_2d_a_dream_is_not_a_step_of_training(adapters):
         found = adapters.sample(torch.eye(3), 400, 2, mode)
         off = "dropout was on while you dreamt: decoder.eval() first"
         expect(float(found["images"].eq(0.5).float().mean()) < 0.01, off)
-        expect(found["training"] is mode, "the decoder is left in another mode than it was found in")
+        left = "the decoder is left in another mode than it was found in"
+        expect(found["training"] is mode, left)
         expect(found["graph"] is False, "the dreams carry a gradient: use torch.no_grad()")
 
 

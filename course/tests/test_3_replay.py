@@ -105,7 +105,7 @@ def distilled(adapters, logits, teacher, temperature):
         * F.cross_entropy(logits, soft),
     }
     found = adapters.distillation(logits, teacher, temperature)["loss"]
-    idea = "-(p * q.log()).sum(1), p the teacher's softmax and q the pupil's, of teacher / T and logits / T"
+    idea = "-(p * log q).sum(1), p of the teacher and q of the pupil, both at temperature T"
     close(found, square * plain, mistake(found, made, idea))
 
 
@@ -175,7 +175,8 @@ def test_3e_new_rows_come_first(adapters):
 def test_3e_each_step_draws_rows_anew(adapters):
     for task in taught(adapters)[1:]:
         new = torch.cat([x[:8] for x in task["x"]])
-        expect(len(new.unique(dim=0)) > 12, "draw new rows at random in each step, of all there are")
+        idea = "the same new rows come again and again: draw at random, from all of the task"
+        expect(len(new.unique(dim=0)) > 12, idea)
         dreamt = torch.cat([dreams(x) for x in task["x"]])
         idea = "the same dreams come again and again: dream anew in each step"
         expect(len(dreamt.unique(dim=0)) == len(dreamt), idea)
@@ -184,15 +185,15 @@ def test_3e_each_step_draws_rows_anew(adapters):
 def test_3e_dreams_come_from_the_generator_frozen_when_the_task_began(adapters):
     for begun, task in enumerate(taught(adapters)):
         ages = [round(float(age)) for x in task["x"] for age in 1000 * dreams(x)[:, 0]]
-        idea = "a generator dreams that has learned from this task already: freeze it once, when "
-        expect(all(age <= 6 * begun for age in ages), idea + "the task begins, and let the copy dream")
-        idea = "a generator dreams that is too old: freeze anew when each task begins"
+        idea = "the dreaming generator has learned from this task: freeze it when the task begins"
+        expect(all(age <= 6 * begun for age in ages), idea + ", once, and let the copy dream")
+        idea = "the generator that dreams is too old: freeze anew when each task begins"
         expect(all(age >= 6 * begun for age in ages), idea)
 
 
 def test_3e_tasks_are_counted_in_self_tasks(adapters):
-    found = [task["tasks"] for task in taught(adapters)]
-    expect(found == [1, 2, 3], "add 1 to `self.tasks` when a task begins: 'See it' sets it back to 0")
+    idea = "add 1 to `self.tasks` when a task begins: 'See it' sets it back to 0"
+    expect([task["tasks"] for task in taught(adapters)] == [1, 2, 3], idea)
 
 
 def test_3e_the_rows_have_the_weights_of_this_task(adapters):

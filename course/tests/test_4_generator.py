@@ -25,7 +25,6 @@ def penalised(adapters, weight, real, fake, mix, squared=False):
     found = adapters.gradient_penalty(weight, real, fake, mix, squared)
     w = weight.clone().requires_grad_()
 
-
     def length(mix):
         between = (real + mix * (fake - real)).flatten(1)
         factor = 2 * (between @ w) if squared else torch.ones(len(real), 1)
@@ -127,12 +126,13 @@ def test_4c_each_step_forgets_the_last_one_s_gradient(adapters):
 
 def test_4c_it_learns_what_images_look_like(adapters):
     x = digits()
-    found = adapters.generates(x, 250, 0)
-    idea = "too bright or too dark: shift images to [-1, 1] and back, and draw standard normal noise"
-    expect((found.mean() - x.mean()).abs() < 0.07, f"after 250 steps its images are {idea}")
+    found = adapters.generates(x, 200, 0)
+    idea = "after 200 steps its images are too bright or too dark (flow: images shifted to [-1, 1] "
+    idea += "and back, noise standard normal, times from all of [0, 1])"
+    expect((found.mean() - x.mean()).abs() < 0.07, idea)
     gap = (found.mean(0) - x.flatten(1).mean(0)).abs().mean()
-    expect(gap < 0.15, "after 250 steps its images have ink in the wrong places")
-    expect(found.std(0).mean() > 0.08, "after 250 steps all of its images are the same")
+    expect(gap < 0.15, "after 200 steps its images have ink in the wrong places")
+    expect(found.std(0).mean() > 0.08, "after 200 steps all of its images are the same")
 
 
 def test_4d_the_matrix_is_whole(adapters):
@@ -140,12 +140,13 @@ def test_4d_the_matrix_is_whole(adapters):
     R = found["R"]
     expect(tuple(R.shape) == (3, 2), "T + 1 rows: the untrained solver, then after each task")
     expect(R[1, 0] > 0.9 and R[2, 1] > 0.9, "a task isn't learned when it is met")
-    close(R[0], found["first"], "row 0 is the solver before it has learned anything")
+    idea = "row 0 is the solver before it has learned anything, on the test images"
+    close(R[0], found["first"], idea)
     expect(found["steps"] == 120, "the solver takes `steps` steps in each task")
 
 
 def test_4d_dreams_help_it_remember(adapters):
-    found = adapters.remembers("class", True, 100, 1)
+    found = adapters.remembers("class", True, 60, 1)
     R = found["R"]
     close(R[-1], found["last"], "the last row is measured at the end, on the test images")
     expect(R[2, 0] > 0.5, "the first task is forgotten: one scholar for all tasks, dreams for each")
