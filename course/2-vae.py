@@ -49,10 +49,10 @@ check("2a", globals())
 # ## 2b. Reparameterisation
 #
 # The decoder wants a latent drawn from $N(\mu, \sigma^2)$. A random draw has no gradient; but a
-# draw can be written as a function of the mean, the deviation, and *noise that depends on
-# nothing*: standard normal numbers, scaled and shifted. Through that function the gradient
-# reaches the encoder. Mind that a deviation is the square root of a variance, and you have the
-# variance's logarithm.
+# draw can be written as a function of the mean, the standard deviation, and *noise that depends
+# on nothing*: standard normal numbers, scaled and shifted. Through that function the gradient
+# reaches the encoder. Mind that a standard deviation is the square root of a variance, and you
+# have the variance's logarithm.
 
 
 # %%

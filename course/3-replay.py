@@ -47,8 +47,8 @@ check("3a", globals())
 #
 # A frozen generator has `latent_dim` and `decode(z)`, from noise `(n, latent_dim)` to images. Let
 # it dream `n` images of standard normal noise, and let the frozen solver say what they show: the
-# class of its largest logit, of *all* its outputs, as a whole number. Data of the past carry no
-# gradient.
+# class of its largest logit, of *all* its outputs, as a whole number. `decode` gives pixels in
+# [0, 1], so there is nothing to clamp. Data of the past carry no gradient.
 
 
 # %%
@@ -109,7 +109,10 @@ check("3c", globals())
 
 # %%
 def mixture_weights(new, old, t):
-    """Row weights (new + old,) for a batch of first new, then old rows, in task t (from 1)."""
+    """Row weights (new + old,) for a batch of first new, then old rows, in task t (from 1).
+
+    new: at least 1. old: 0 or more.
+    """
     ### BEGIN SOLUTION
     if old == 0:
         return torch.full((new,), 1 / new)
@@ -124,15 +127,18 @@ check("3d", globals())
 # %% [markdown]
 # ## 3e. The trainer
 #
-# Put it together. The pieces are passed in: `freeze`, `dream` and `weights` are functions like
-# yours of 3a, 3b and 3d. (The tests pass right ones, whatever yours are.) What `train_task` does:
+# Put it together. The pieces are passed in, functions like yours of 3a, 3b and 3d, and called as
+# `freeze(network)`, `dream(generator, solver, n)` and `weights(new, old, t)`. (The tests pass right
+# ones, whatever yours are.) `self.tasks` counts the tasks begun so far; count in it and nowhere
+# else, for "See it" sets it back to 0 to train without replay. What `train_task` does:
 #
-# 1. From the second task on, freeze solver and generator **as they are when the task begins**.
-# 2. In each step draw `batch` random rows of the new task (with or without repetition). From the
-#    second task on, add as many dreams of the **frozen** pair behind them, fresh ones in each
-#    step.
+# 1. Count the task. From the second one on, freeze generator and solver **as they are when the
+#    task begins**.
+# 2. In each step draw `batch` random rows of the new task (with or without repetition; no task
+#    has fewer rows). From the second task on, add as many dreams of the **frozen** pair behind
+#    them, fresh ones in each step. New rows first: `weights` counts on it.
 # 3. One step of `optimiser` down the weighted cross-entropy: the sum over rows of weight times
-#    loss.
+#    loss. Leave the solver in the mode in which you find it.
 # 4. One step of the generator **on the same rows**: `generator.train_step(x, weight)`. It must
 #    dream the old tasks in the future too, so it rehearses them as well.
 

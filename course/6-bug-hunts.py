@@ -160,6 +160,7 @@ def test_rehearsed(pipeline):
     solver, generator = nn.Linear(3, 2), Ageing()
     optimiser = torch.optim.SGD(solver.parameters(), 0.1)
     pipeline(solver, generator, optimiser, torch.full((4, 3), -1.0), torch.tensor([0, 1, 0, 1]), 5)
+    assert generator.seen, "the generator learns nothing"
     dreams = torch.cat([x[x[:, 0] >= 0] for x in generator.seen])
     assert len(dreams) > 0, "the generator doesn't rehearse"
     assert (dreams == 0).all(), "later dreams come from the generator as it has become"

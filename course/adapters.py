@@ -2,7 +2,7 @@
 
 As it stands, your answers are read from the notebooks: imports, functions, classes and CAPITAL
 constants of a saved notebook count, the rest of it isn't run. If you keep your code elsewhere, say
-so in the six lines that follow, for example
+so in the six lines that begin with `forgetting = Answers(...)`, for example
 
     import my_forgetting as forgetting
 
@@ -18,12 +18,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from genreplay_core import accuracy as right_accuracy
 from genreplay_core import load, mlp_solver, mlp_vae, split
-from genreplay_core.course import Answers
+from genreplay_core.course import Answers, material, module
 from genreplay_core.data import few
 from genreplay_core.metrics import interval
 
 HERE = Path(__file__).parent
+right = module(material() / "right.py")  # stands in for what a part takes from another
 
 forgetting = Answers(HERE / "1-forgetting.ipynb")
 vae = Answers(HERE / "2-vae.ipynb")
@@ -48,7 +50,16 @@ class Linear(nn.Module):
 
 def number(value):
     """A number, or a tensor that holds one, as a float."""
+    if value is None:
+        raise TypeError("a number is wanted, and nothing came: is there a return?")
     return float(torch.as_tensor(value).detach())
+
+
+def slopes(value, *of):
+    """How the sum of a value changes with each of these tensors; 0 where it doesn't."""
+    if not torch.as_tensor(value).requires_grad:
+        return [torch.zeros_like(tensor) for tensor in of]
+    return list(torch.autograd.grad(value.sum(), of, materialize_grads=True))
 
 
 # ---------------------------------------------------------------- 1: measure forgetting
@@ -71,13 +82,9 @@ def accuracy(weight, x, y, training):
 
 def accuracy_matrix(weights, xs, ys):
     """R (T+1, T) of linear solvers; the measure is right, whatever yours is."""
-
-    def measure(solver, x, y):
-        return float((solver(x).argmax(1) == y).float().mean())
-
     stages = [Linear(weight) for weight in weights]
     with torch.no_grad():
-        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), measure)
+        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), right.accuracy)
 
 
 def average_accuracy(R):
@@ -106,54 +113,65 @@ def reparameterise(mean, logvar, noise):
     """The latents, and how their sum changes with the mean and the log variance."""
     mean, logvar = mean.clone().requires_grad_(), logvar.clone().requires_grad_()
     z = vae.reparameterise(mean, logvar, noise)
-    slopes = [torch.zeros_like(mean)] * 2
-    if z.requires_grad:
-        z.sum().backward()
-        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in (mean, logvar)]
-    return {"z": z.detach(), "mean": slopes[0], "logvar": slopes[1]}
+    of_mean, of_logvar = slopes(z, mean, logvar)
+    return {"z": z.detach(), "mean": of_mean, "logvar": of_logvar}
 
 
 def negative_elbo(logits, x, kl):
-    return vae.negative_elbo(logits, x, kl)
+    """The loss, and how it changes with the logits and the KL."""
+    logits, kl = logits.clone().requires_grad_(), kl.clone().requires_grad_()
+    loss = vae.negative_elbo(logits, x, kl)
+    of_logits, of_kl = slopes(loss, logits, kl)
+    return {"loss": torch.as_tensor(loss).detach(), "logits": of_logits, "kl": of_kl}
 
 
-def sample(weight, n, seed):
+def sample(weight, n, seed, training=True):
     """n samples of a decoder with dropout, and how the decoder is left."""
     torch.manual_seed(seed)
-    decoder = nn.Sequential(Linear(weight), nn.Dropout(0.5)).train()
+    decoder = nn.Sequential(Linear(weight), nn.Dropout(0.5)).train(training)
     images = vae.sample(decoder, n, len(weight))
     left = {"training": decoder[1].training, "graph": images.requires_grad}
     return {"images": images.detach(), **left}
 
 
 class Constant(nn.Module):
-    """The same row for each image."""
+    """The same row for each image. Keeps what it was asked for."""
 
     def __init__(self, row):
         super().__init__()
         self.row = nn.Parameter(row)
 
     def forward(self, x):
+        self.asked = x.detach()
         return self.row.expand(len(x), -1)
 
 
-def vae_loss(x, mean, logvar, logit):
-    """The loss of your VAE if its encoder and decoder say the same of each image."""
+def vae_step(x, mean, logvar, logit):
+    """The loss of your VAE if its encoder and decoder say the same of each image, and the latents
+    that it decoded."""
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=len(mean), hidden=8)
     model.encoder = Constant(torch.cat([mean, logvar]))
     model.decoder = Constant(torch.full((x[0].numel(),), logit))
-    return number(model.train_step(x))
+    loss = number(model.train_step(x))
+    return {"loss": loss, "z": model.decoder.asked}
 
 
-def vae_learns(x, steps, seed):
-    """Losses (steps,), the names of parameters that never moved, and 64 dreams."""
+def vae_learns(x, steps, seed, cleared=False):
+    """Losses (steps,), how far parameters that moved did so in each step (steps,), the names of
+    those that never moved, and 64 dreams. cleared: gradients are, between steps."""
     torch.manual_seed(seed)
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=4, hidden=32)
-    before = copy.deepcopy(model.state_dict())
-    losses = [number(model.train_step(x[torch.randint(len(x), (64,))])) for _ in range(steps)]
+    before, losses, moves = copy.deepcopy(model.state_dict()), [], []
+    for _ in range(steps):
+        old = nn.utils.parameters_to_vector(model.parameters()).detach()
+        losses.append(number(model.train_step(x[torch.randint(len(x), (64,))])))
+        moved = (nn.utils.parameters_to_vector(model.parameters()).detach() - old).abs()
+        moves.append(float(moved[moved > 0].mean()))
+        if cleared:
+            model.zero_grad()
     still = [n for n, p in model.named_parameters() if torch.equal(p.detach(), before[n])]
     dreams = model.decode(torch.randn(64, model.latent_dim)).detach()
-    return {"losses": losses, "still": still, "dreams": dreams}
+    return {"losses": losses, "moves": moves, "still": still, "dreams": dreams}
 
 
 # ---------------------------------------------------------------- 3: the replay trainer
@@ -197,7 +215,11 @@ def replay_batch(decoder, solver, n, seed):
 
 
 def distillation(logits, teacher, temperature):
-    return replay.distillation_loss(logits, teacher, temperature)
+    """The loss, and how it changes with the pupil's logits and with the teacher's."""
+    logits, teacher = logits.clone().requires_grad_(), teacher.clone().requires_grad_()
+    loss = replay.distillation_loss(logits, teacher, temperature)
+    of_pupil, of_teacher = slopes(loss, logits, teacher)
+    return {"loss": number(loss), "pupil": of_pupil, "teacher": of_teacher}
 
 
 def mixture_weights(new, old, t):
@@ -231,34 +253,20 @@ def train_tasks(weight, xs, ys, steps, batch, lr, seed):
     """Your scholar on a few tasks, with a linear solver and the toy generator.
 
     For each task a dict: `before` and `after`, the solver's weight; `x` and `weight`, what the
-    generator was given in each step. What it is built of (freezing, dreams, weights) is right,
-    whatever yours is.
+    generator was given in each step; `tasks`, how many your scholar has counted. What it is built
+    of (freezing, dreams, weights) is right, whatever yours is.
     """
     torch.manual_seed(seed)
-
-    def freeze(network):
-        frozen = copy.deepcopy(network).eval().requires_grad_(False)
-        if isinstance(frozen, Toy):
-            frozen.log = []
-        return frozen
-
-    @torch.no_grad()
-    def dream(generator, solver, n):
-        x = generator.decode(torch.randn(n, generator.latent_dim))
-        return x, solver(x).argmax(1)
-
-    def weights(new, old, t):
-        r = 1.0 if old == 0 else 1 / t
-        return torch.tensor([r / new] * new + [(1 - r) / max(old, 1)] * old)
-
     solver, toy = Linear(weight), Toy()
     optimiser = torch.optim.SGD(solver.parameters(), lr)
-    scholar = replay.Scholar(solver, toy, optimiser, freeze, dream, weights, batch)
+    parts = right.freeze, right.dream, right.weights
+    scholar = replay.Scholar(solver, toy, optimiser, *parts, batch)
     told = []
     for x, y in zip(xs, ys, strict=True):
         toy.log, before = [], solver.weight.detach().clone()
         scholar.train_task(x, y, steps)
         seen = {"x": [x for x, _ in toy.log], "weight": [w for _, w in toy.log]}
+        seen["tasks"] = scholar.tasks
         told.append({"before": before, "after": solver.weight.detach().clone(), **seen})
     return told
 
@@ -280,17 +288,17 @@ def gradient_penalty(weight, real, fake, mix, squared):
         return linear(x).square() if squared else linear(x)
 
     penalty = generator.gradient_penalty(critic, real, fake, mix)
-    slope = torch.zeros_like(weight)
-    if penalty.requires_grad:
-        slope = torch.autograd.grad(penalty.sum(), linear.weight)[0]
-    return {"penalty": penalty.detach(), "slope": slope}
+    return {"penalty": penalty.detach(), "slope": slopes(penalty, linear.weight)[0]}
 
 
 def wgan_losses(weight, real, fake, row_weight, penalty):
-    """[critic's loss, generator's loss]"""
+    """[critic's loss, generator's loss], and whether they can teach."""
     critic, fake = Linear(weight), fake.clone().requires_grad_()
-    told = generator.critic_loss(critic, real, fake.detach(), row_weight, penalty)
-    return [number(told), number(generator.generator_loss(critic, fake, row_weight))]
+    losses = [
+        generator.critic_loss(critic, real, fake.detach(), row_weight, penalty),
+        generator.generator_loss(critic, fake, row_weight),
+    ]
+    return {"losses": [*map(number, losses)], "teach": all(loss.requires_grad for loss in losses)}
 
 
 def path(noise, image, t):
@@ -299,14 +307,14 @@ def path(noise, image, t):
 
 
 def integrate(z, steps, slope, at):
-    """Where the velocity `slope * x + at * t` leads from z."""
+    """Where the velocity `slope * x + at * t` leads from z, and the times it was asked about."""
     times = []
 
     def velocity(x, t):
-        times.append(float(torch.as_tensor(t).flatten()[0]))
-        return slope * x + at * times[-1]
+        times.append(torch.as_tensor(t).clone())
+        return slope * x + at * t
 
-    return {"x": generator.integrate(velocity, z, steps), "times": times}
+    return {"x": generator.integrate(velocity, z.clone(), steps), "times": times}
 
 
 def protocol(shape, seed):
@@ -319,14 +327,17 @@ def protocol(shape, seed):
     return {"images": images, "module": isinstance(model, nn.Module)}
 
 
-def weighted(x, weight, seed):
-    """The parameters of your generator after two steps on x with these row weights."""
+def weighted(x, weight, seed, cleared=False):
+    """The parameters of your generator after two steps on x with these row weights, and the first
+    step's loss. cleared: gradients are, between the steps."""
     torch.manual_seed(seed)
     model = generator.my_generator(tuple(x.shape[1:]))
     torch.manual_seed(seed + 1)
-    for _ in range(2):
-        model.train_step(x, weight=weight)
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    loss = number(model.train_step(x, weight=weight))
+    if cleared:
+        model.zero_grad()
+    model.train_step(x, weight=weight)
+    return {"loss": loss, "after": nn.utils.parameters_to_vector(model.parameters()).detach()}
 
 
 def generates(x, steps, seed):
@@ -341,13 +352,21 @@ def generates(x, steps, seed):
 
 
 def remembers(scenario, dreams, steps, seed):
-    """Your accuracy matrix on four digits in two tasks, with the core's own generator or none."""
+    """Your accuracy matrix on four digits in two tasks, with the core's own generator or none; its
+    first and last row as they should be; and how many steps the solver took."""
     first = [few(part[part.y < 4], 60) for part in load("digits")]
     stream = split(first, tasks=2, scenario=scenario, order=range(4))
     torch.manual_seed(seed)
     solver = mlp_solver(stream.shape, stream.legend.outputs, hidden=64)
     dreamer = mlp_vae(stream.shape, latent_dim=8, hidden=64) if dreams else None
-    return generator.learn(stream, solver, dreamer, steps, seed)
+
+    def measured():
+        return [right_accuracy(solver, task.test, stream.legend) for task in stream]
+
+    taken, first = [], measured()
+    solver.register_forward_hook(lambda *_: taken.append(1) if torch.is_grad_enabled() else None)
+    R = torch.as_tensor(generator.learn(stream, solver, dreamer, steps, seed))
+    return {"R": R, "first": first, "last": measured(), "steps": len(taken)}
 
 
 # ---------------------------------------------------------------- 5: a small study
@@ -369,11 +388,13 @@ def study_record(question, arms, says, above):
 
 
 def refuses(arms):
-    """Does your record refuse these arms?"""
+    """Does your record refuse these arms with a ValueError?"""
     try:
         study.study_record("Which?", arms, "This one.", 0.0, right_interval)
-    except ValueError:
-        return True
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        return isinstance(error, ValueError)
     return False
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 
 def normalised(tasks):
-    """The images of a stream with mean 0 and deviation 1, as a learner would meet them.
+    """The images of a stream with mean 0 and deviation 1, as a learner would meet them:
+    task by task, and test images only when it is tested.
 
     tasks: a list of (train, test), images (N, D), in the order in which the tasks come.
     Returns a list of the same form.

@@ -17,6 +17,7 @@ adapters are a module, as here, or answer from another process, as in `grading`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shutil
@@ -40,7 +41,9 @@ from .files import write_json
 
 HERE = Path(__file__).parent
 SOLUTION = re.compile(r"^( *|# )### BEGIN SOLUTION\n.*?### END SOLUTION$", re.M | re.S)
-OURS = ("course.toml", "[1-6]-*.py", "held_out", "worker.py", "shut.sh", "__pycache__")
+OURS = (
+    *("course.toml", "[1-6]-*.py", "held_out", "right.py", "worker.py", "shut.sh", "__pycache__"),
+)
 
 INSTALL = """\
 # Installs the course's core where it is missing, as on Colab; elsewhere it does nothing.
@@ -123,15 +126,16 @@ def make(folder: str | Path, solutions: bool = False) -> None:
             text = (source / f"{assignment.name}.py").read_text(encoding="utf-8")
             notebook = as_notebook(text if solutions else without_solutions(text))
             write_json(whole / f"{assignment.name}.ipynb", notebook)
-        readme = whole / "README.md"
-        readme.write_text(readme.read_text(encoding="utf-8").replace("{table}", table()), "utf-8")
+        readme = (whole / "README.md").read_text(encoding="utf-8")
+        readme = readme.replace("{table}", table()).replace("{address}", address())
+        (whole / "README.md").write_text(readme, encoding="utf-8")
         whole.replace(folder)
 
 
 def table() -> str:
-    """The assignments and their parts, as Markdown."""
+    """The assignments and their parts, in the order in which they are due, as Markdown."""
     lines, total = ["| due | part | what | points |", "| --- | --- | --- | ---: |"], 0
-    for each in assignments():
+    for each in sorted(assignments(), key=lambda each: each.week):
         points = sum(part.points for part in each.parts)
         total += points
         what = f"**{each.title}**, `{each.name}.ipynb`, about {each.hours} hours"
@@ -161,12 +165,16 @@ def cells(source: str) -> Iterator[tuple[str, str]]:
             yield "code", body.strip("\n")
 
 
+def address() -> str:
+    """Of the repository, where pip finds what is installed."""
+    urls = metadata("genreplay-core").get_all("Project-URL") or []
+    return next(url.split(", ")[1] for url in urls if url.startswith("Repository"))
+
+
 def as_notebook(source: str) -> dict[str, Any]:
     """A notebook (nbformat 4.5) of a source; its first code cell installs what is missing."""
-    urls = metadata("genreplay-core").get_all("Project-URL") or []
-    address = next(url.split(", ")[1] for url in urls if url.startswith("Repository"))
     made: list[dict[str, Any]] = []
-    install = INSTALL.format(address=address)
+    install = INSTALL.format(address=address())
     marks = r"^(# | *)### (BEGIN|END) SOLUTION\n"
     for i, (kind, text) in enumerate(cells(re.sub(marks, "", source, flags=re.M))):
         made.append({"cell_type": kind, "id": f"cell-{i:02}", "metadata": {}, "source": text})
@@ -258,6 +266,11 @@ def questions(assignment: Assignment, kinds: Sequence[str]) -> dict[str, list[Te
     return found
 
 
+def about(test: Test) -> str:
+    """The idea of a test, which is its name: what follows `test_2a_`."""
+    return test.__name__[8:].replace("_", " ")
+
+
 def lesson(test: Test, adapters: Any) -> str | None:
     """What a test teaches about these adapters, or None if it passes."""
     try:
@@ -291,8 +304,8 @@ def check(part: str, names: Mapping[str, Any] | None = None) -> None:
                 short = name.split("-", 1)[1].replace("-", "_")
                 setattr(adapters, short, SimpleNamespace(**names))
             for test in parts[part]:
-                said, about = lesson(test, adapters), test.__name__[8:].replace("_", " ")
-                print(f"passed: {about}" if said is None else f"not yet: {about}: {said}")
+                said, idea = lesson(test, adapters), about(test)
+                print(f"passed: {idea}" if said is None else f"not yet: {idea}: {said}")
             return
     raise ValueError(f"there is no part '{part}' with tests: see the table in README.md")
 
@@ -312,6 +325,15 @@ def close(found: Any, wanted: Any, idea: str, within: float = 1e-4) -> None:
         raise AssertionError(f"numbers are wanted, got {type(found).__name__}: {idea}") from None
     expect(ours.shape == theirs.shape, f"got shape {theirs.shape}, expected {ours.shape}: {idea}")
     expect(np.allclose(theirs, ours, rtol=within, atol=within), idea)
+
+
+def mistake(found: Any, made: Mapping[str, Any], idea: str) -> str:
+    """The idea whose mistake gives just what was found, of {idea: what it gives}; else `idea`."""
+    for told, wrong in made.items():
+        with contextlib.suppress(AssertionError):
+            close(found, wrong, told)
+            return told
+    return idea
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -39,7 +39,7 @@ from typing import IO, Any
 
 import torch
 
-from .course import Assignment, Test, assignments, lesson, material, module, questions
+from .course import Assignment, Test, about, assignments, lesson, material, module, questions
 from .files import replacing, write_json
 
 MEGABYTE = 2**20
@@ -381,15 +381,17 @@ def graded(
 
 
 def _lessons(tests: Sequence[Test], remote: Remote) -> list[str]:
-    """What the tests of a part teach, each thing once; nothing if it is right."""
-    found: list[str] = []
+    """What the tests of a part teach, each thing once, behind the idea of the test that said it
+    first; nothing if it is right."""
+    found: dict[str, str] = {}
     for test in (Remote.begin, *tests):
         told = lesson(test, remote)
         if told is not None:
-            found.append(_plain(told))
+            idea = "" if test is Remote.begin else f"{about(test)}: "
+            found.setdefault(told, _plain(idea + told))
         if remote.process is None:  # it is lost
             break
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
 def _plain(text: str) -> str:

@@ -175,6 +175,14 @@ def test_the_solution_has_all_points_and_the_starter_none(solved, tmp_path):
     }
 
 
+def test_an_error_stands_behind_the_idea_of_the_test_that_met_it(solved, tmp_path):
+    """And is told once, however many tests meet it."""
+    folder = handed_in(solved, tmp_path / "ada", "raise KeyError('x')")
+    (report,) = grade([folder], tmp_path / "out", only=["1-forgetting"])
+    idea = "the loss is the mean cross entropy of the logits"
+    assert report["parts"][0]["said"] == [f"{idea}: your code stops with KeyError: 'x'"]
+
+
 def test_deleting_its_own_files_hurts_the_copy_only(solved, tmp_path):
     misdeed = "import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)"
     folder = handed_in(solved, tmp_path / "eve", misdeed)

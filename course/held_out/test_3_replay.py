@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from genreplay_core.course import close, expect, module
 
@@ -32,11 +31,7 @@ def test_3b_of_all_outputs(adapters):
 
 def test_3c_random_answers(adapters):
     for temperature in (0.5, 1.0, 2.0, 7.0):
-        logits, teacher = random(1, 9, 6), 3 * random(2, 9, 6)
-        soft = (teacher / temperature).softmax(1)
-        wanted = temperature**2 * F.cross_entropy(logits / temperature, soft)
-        idea = "teacher's softmax, pupil's log softmax, both at T, times T squared"
-        close(adapters.distillation(logits, teacher, temperature), wanted, idea)
+        public.distilled(adapters, random(1, 9, 6), 3 * random(2, 9, 6), temperature)
 
 
 def test_3d_many_mixtures(adapters):
@@ -51,20 +46,20 @@ def test_3d_asked_twice_it_says_the_same(adapters):
     close(twice, once, "the weights depend on nothing but their arguments: don't multiply them up")
 
 
-def test_3e_the_scholar_is_frozen_anew_for_each_task(adapters):
+def test_3e_dreams_are_as_old_as_the_task(adapters):
     third = public.taught(adapters, seed=5, steps=4)[2]
     ages = {round(float(age)) for x in third["x"] for age in 1000 * public.dreams(x)[:, 0]}
     expect(ages == {8}, "freeze when each task begins, not only once, and not while it is learned")
 
 
-def test_3e_every_task_is_learned_as_it_should(adapters):
-    for number, task in enumerate(public.taught(adapters, seed=7, steps=5), 1):
-        old = 8 if number > 1 else 0
-        wanted = [1 / number / 8] * 8 + [(1 - 1 / number) / 8] * old
-        for weight in task["weight"]:
-            close(weight, wanted, "pass the weights for this task's number on to the generator")
-        found = public.rehearsed(task, 0.5, task["before"])
-        close(task["after"], found, "weighted cross-entropy, labels of the frozen solver")
+def test_3e_another_batch_is_learned_as_it_should(adapters):
+    for t, task in enumerate(public.taught(adapters, seed=7, steps=5, batch=5), 1):
+        wanted = [1 / t / 5] * 5 + [(1 - 1 / t) / 5] * (5 if t > 1 else 0)
+        for x, weight in zip(task["x"], task["weight"], strict=True):
+            close(weight, wanted, "`batch` new rows, as many dreams, and the weights of this task")
+            expect(len(public.dreams(x[:5])) == 0, "new rows first, dreams behind them")
+        idea = "weighted cross-entropy, labels of the frozen solver"
+        close(task["after"], public.rehearsed(task, 0.5), idea)
 
 
 def test_3e_dreams_are_fresh_in_each_step(adapters):

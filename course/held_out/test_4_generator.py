@@ -49,16 +49,16 @@ def test_4c_all_the_weight_on_one_row(adapters):
     weight = torch.zeros(16)
     weight[3] = 1.0
     other = torch.cat([x[:3] * 0, x[3:4], 1 - x[4:]])
-    found = [adapters.weighted(images, weight, 5) for images in (x, other)]
+    found = [adapters.weighted(images, weight, 5)["after"] for images in (x, other)]
     close(*found, "a row of weight 0 changes what is learned", within=1e-5)
 
 
 def test_4d_in_the_domain_scenario(adapters):
-    R = adapters.remembers("domain", False, 60, 2)
+    R = adapters.remembers("domain", False, 60, 2)["R"]
     expect(tuple(R.shape) == (3, 2), "T + 1 rows and T columns")
     expect(R[2, 0] > 0.6, "with the stream's legend it works in every scenario, not in one alone")
 
 
 def test_4d_without_dreams_it_forgets(adapters):
-    R = adapters.remembers("class", False, 60, 3)
+    R = adapters.remembers("class", False, 60, 3)["R"]
     expect(R[2, 0] < 0.4, "without a generator nothing is left to remember by: who reminds it?")

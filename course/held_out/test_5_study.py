@@ -10,7 +10,8 @@ def test_5a_random_pairs(adapters):
     for n in (2, 3, 9, 40):
         a, b = np.random.default_rng(n).uniform(size=(2, n)).tolist()
         wanted = interval(np.subtract(a, b))
-        close(adapters.paired_interval(a, b), [wanted.mean, wanted.low, wanted.high], f"{n} seeds")
+        idea = f"with {n} seeds: mean -+ t * s / sqrt(n) of the differences, t and s with n - 1"
+        close(adapters.paired_interval(a, b), [wanted.mean, wanted.low, wanted.high], idea)
 
 
 def test_5b_seeds_are_paired_by_name(adapters):

@@ -27,6 +27,14 @@ def normalised(tasks):
     mean, deviation = every.mean(0), every.std(0) + 1e-6
     return [tuple((part - mean) / deviation for part in task) for task in tasks]
 """,
+        """
+def normalised(tasks):
+    first, every = tasks[0][0], torch.cat([train for train, _ in tasks])
+    return [
+        ((train - first.mean()) / first.std(), (test - every.mean()) / every.std())
+        for train, test in tasks
+    ]
+""",
     ],
     "evaluated": [
         """
@@ -180,6 +188,10 @@ def test_normalised(pipeline):
     assert abs(float(first.std()) - 1) < 0.1, "the first task's images have deviation 1"
     gap = (tasks[2][0] - tasks[2][0].mean()) * (done[2][0] - done[2][0].mean())
     assert float(gap.mean()) > 0, "later tasks are normalised too"
+    other = pipeline([(train, torch.cat([test[:1], 9 * test[1:]])) for train, test in tasks])
+    for (train, test), (again, tested) in zip(done, other):
+        same = torch.allclose(train, again) and torch.allclose(test[0], tested[0])
+        assert same, "a test image has no say in how other images are normalised"
 """,
     "evaluated": """
 def test_evaluated(pipeline):
@@ -202,15 +214,21 @@ def test_rehearsed(pipeline):
             return torch.tensor([0.0, 1.0]).repeat(len(z), 1)
         def train_step(self, x):
             self.steps += 1
+    class Asked(nn.Linear):
+        def forward(self, x):
+            self.learns = getattr(self, "learns", True) and torch.is_grad_enabled()
+            return super().forward(x)
     torch.manual_seed(0)
-    solver, generator = nn.Linear(2, 2), Known()
+    solver, generator = Asked(2, 2), Known()
     with torch.no_grad():
-        solver.weight.copy_(torch.tensor([[0.0, 3.0], [0.0, -3.0]]))
+        solver.weight.copy_(torch.tensor([[0.0, 0.5], [0.0, -0.5]]))
         solver.bias.zero_()
     x, y = torch.tensor([[1.0, 0.0]]).repeat(8, 1), torch.ones(8).long()
     optimiser = torch.optim.SGD(solver.parameters(), 0.5)
     pipeline(solver, generator, optimiser, x, y, 40)
     assert generator.steps == 40, "the generator learns in each step"
+    assert solver.learns, "labels come from the solver that is being trained"
+    assert solver.training and generator.training, "what learns is left in training mode"
     assert int(solver(x[:1]).argmax()) == 1, "the new task isn't learned"
     assert int(solver(torch.tensor([[0.0, 1.0]])).argmax()) == 0, "the first task is forgotten"
 """,

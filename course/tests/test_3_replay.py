@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from genreplay_core.course import close, expect, normal, uniform
+from genreplay_core.course import close, expect, mistake, normal, uniform
 
 W = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0], [0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])
 
@@ -21,9 +21,14 @@ def tasks(seed, sizes=(20, 24, 22), noise=2):
 
 
 def taught(adapters, seed=0, steps=6, batch=8):
-    """What the scholar's trainer was seen to do, and the settings."""
+    """What the scholar's trainer was seen to do, task by task.
+
+    The first solver reads dreams by their noise, so it calls them this and that, and calls them
+    otherwise as it learns: a label tells whether it was the frozen solver's or the live one's.
+    """
     xs, ys = tasks(seed)
-    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed + 1))
+    weight = 0.1 * normal(seed + 1, 6, 4)
+    weight[3:] += torch.eye(3, 4)
     return adapters.train_tasks(weight, xs, ys, steps, batch, 0.5, seed)
 
 
@@ -32,16 +37,18 @@ def dreams(x):
     return x[x[:, 1:3].sum(1) == 0]
 
 
-def rehearsed(task, lr, frozen):
-    """The solver's weight after the steps that were seen, dreams labelled by `frozen`; with None by
-    the solver as it is at each step."""
-    weight = task["before"]
+def rehearsed(task, lr, live=False, gathered=False, even=False):
+    """The solver's weight after the steps that were seen; or after a mistake: dreams labelled by
+    the live solver, gradients that add up, rows that all count alike."""
+    frozen = weight = task["before"]
+    slope = torch.zeros_like(weight)
     for x, row_weight in zip(task["x"], task["weight"], strict=True):
-        teacher = weight if frozen is None else frozen
         real = x[:, 1:3].sum(1) > 0
-        y = torch.where(real, x[:, 2].long(), (x @ teacher).argmax(1))
+        y = torch.where(real, x[:, 2].long(), (x @ (weight if live else frozen)).argmax(1))
         gap = (x @ weight).softmax(1) - F.one_hot(y, weight.shape[1])
-        weight = weight - lr * x.T @ (row_weight[:, None] * gap)
+        rows = torch.full((len(x),), 1 / len(x)) if even else row_weight
+        slope = x.T @ (rows[:, None] * gap) + (slope if gathered else 0)
+        weight = weight - lr * slope
     return weight
 
 
@@ -63,10 +70,11 @@ def test_3a_it_asks_for_no_gradient(adapters):
 
 
 def test_3b_labels_belong_to_these_dreams(adapters):
-    found = adapters.replay_batch(normal(4, 2, 4), W, 200, 0)
+    solver = normal(13, 4, 3)
+    found = adapters.replay_batch(normal(4, 2, 4), solver, 200, 0)
     expect(tuple(found["x"].shape) == (200, 4), "n dreams are wanted")
-    wanted = (found["x"] @ W).argmax(1)
-    close(found["y"], wanted, "ask the solver about the very images that you return")
+    idea = "the largest of all logits that the solver gives to the very images that you return"
+    close(found["y"], (found["x"] @ solver).argmax(1), idea)
 
 
 def test_3b_they_carry_no_gradient(adapters):
@@ -80,26 +88,46 @@ def test_3b_each_dream_has_noise_of_its_own(adapters):
     expect((found.std() - 1).abs() < 0.05, "noise is standard normal: torch.randn")
 
 
+def distilled(adapters, logits, teacher, temperature):
+    """Checks a loss, and says which of the usual mistakes it is."""
+    soft, hard = (teacher / temperature).softmax(1), teacher.softmax(1)
+    plain = F.cross_entropy(logits / temperature, soft)
+    exchanged = F.cross_entropy(teacher / temperature, (logits / temperature).softmax(1))
+    square = temperature**2
+    made = {
+        "this is the divergence: leave p log p out, and keep - p log q": square
+        * F.kl_div((logits / temperature).log_softmax(1), soft, reduction="batchmean"),
+        "teacher and pupil are exchanged: p is the teacher's": square * exchanged,
+        "multiply the loss by T squared, so that its gradient keeps its size": plain,
+        "the teacher isn't softened: divide its answer by T too": square
+        * F.cross_entropy(logits / temperature, hard),
+        "the pupil isn't softened: divide its logits by T too": square
+        * F.cross_entropy(logits, soft),
+    }
+    found = adapters.distillation(logits, teacher, temperature)["loss"]
+    idea = "-(p * log q).sum(1), p of the teacher and q of the pupil, both at temperature T"
+    close(found, square * plain, mistake(found, made, idea))
+
+
 def test_3c_at_temperature_one_it_is_the_cross_entropy(adapters):
-    logits, teacher = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
-    wanted = F.cross_entropy(logits, teacher.softmax(1))
-    idea = "the teacher's softmax against the pupil's log softmax, summed over classes"
-    close(adapters.distillation(logits, teacher, 1.0), wanted, idea)
+    distilled(adapters, torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]]), 1.0)
 
 
 def test_3c_both_are_softened_and_the_size_is_kept(adapters):
-    logits, teacher = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
-    wanted = 9 * F.cross_entropy(logits / 3, (teacher / 3).softmax(1))
-    idea = (
-        "divide both by T, and multiply the loss by T squared, so that the gradient keeps its size"
-    )
-    close(adapters.distillation(logits, teacher, 3.0), wanted, idea)
+    distilled(adapters, torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]]), 3.0)
+
+
+def test_3c_the_pupil_learns_and_the_teacher_doesn_t(adapters):
+    found = adapters.distillation(normal(8, 4, 3), normal(9, 4, 3), 2.0)
+    expect(found["pupil"].abs().max() > 0, "no gradient reaches the pupil's logits")
+    idea = "a gradient goes to the teacher: detach() its answer"
+    close(found["teacher"], torch.zeros(4, 3), idea)
 
 
 def test_3c_it_is_averaged_over_the_images(adapters):
     logits, teacher = normal(6, 4, 3), normal(7, 4, 3)
-    once = adapters.distillation(logits, teacher, 2.0)
-    twice = adapters.distillation(logits.repeat(2, 1), teacher.repeat(2, 1), 2.0)
+    once = adapters.distillation(logits, teacher, 2.0)["loss"]
+    twice = adapters.distillation(logits.repeat(2, 1), teacher.repeat(2, 1), 2.0)["loss"]
     close(twice, once, "your loss grows with the batch: average over images, sum over classes")
 
 
@@ -138,18 +166,50 @@ def test_3e_the_generator_rehearses_too(adapters):
         expect(all(len(x) == 16 for x in task["x"]), idea)
 
 
-def test_3e_dreams_come_from_the_frozen_generator(adapters):
-    second = taught(adapters)[1]
-    ages = [round(float(age)) for x in second["x"] for age in 1000 * dreams(x)[:, 0]]
-    idea = "dreams come from the generator that is being trained: let the frozen copy dream"
-    expect(set(ages) <= {6}, idea)
+def test_3e_new_rows_come_first(adapters):
+    for task in taught(adapters)[1:]:
+        idea = "dreams stand before the new rows: put them behind, for `weights` counts on it"
+        expect(all(len(dreams(x[:8])) == 0 for x in task["x"]), idea)
 
 
-def test_3e_labels_come_from_the_frozen_solver(adapters):
-    second = taught(adapters)[1]
-    wanted = rehearsed(second, 0.5, second["before"])
-    live = rehearsed(second, 0.5, None)
-    idea = "the solver's steps aren't those of weighted cross-entropy on these rows"
-    if torch.allclose(second["after"], live, atol=1e-4) and not torch.allclose(wanted, live):
-        idea = "dreams are labelled by the solver that is being trained: ask the frozen copy"
-    close(second["after"], wanted, idea)
+def test_3e_each_step_draws_rows_anew(adapters):
+    for task in taught(adapters)[1:]:
+        new = torch.cat([x[:8] for x in task["x"]])
+        idea = "the same new rows come again and again: draw at random, from all of the task"
+        expect(len(new.unique(dim=0)) > 12, idea)
+        dreamt = torch.cat([dreams(x) for x in task["x"]])
+        idea = "the same dreams come again and again: dream anew in each step"
+        expect(len(dreamt.unique(dim=0)) == len(dreamt), idea)
+
+
+def test_3e_dreams_come_from_the_generator_frozen_when_the_task_began(adapters):
+    for begun, task in enumerate(taught(adapters)):
+        ages = [round(float(age)) for x in task["x"] for age in 1000 * dreams(x)[:, 0]]
+        idea = "the dreaming generator has learned from this task: freeze it when the task begins"
+        expect(all(age <= 6 * begun for age in ages), idea + ", once, and let the copy dream")
+        idea = "the generator that dreams is too old: freeze anew when each task begins"
+        expect(all(age >= 6 * begun for age in ages), idea)
+
+
+def test_3e_tasks_are_counted_in_self_tasks(adapters):
+    idea = "add 1 to `self.tasks` when a task begins: 'See it' sets it back to 0"
+    expect([task["tasks"] for task in taught(adapters)] == [1, 2, 3], idea)
+
+
+def test_3e_the_rows_have_the_weights_of_this_task(adapters):
+    for t, task in enumerate(taught(adapters), 1):
+        wanted = [1 / t / 8] * 8 + [(1 - 1 / t) / 8] * (8 if t > 1 else 0)
+        for weight in task["weight"]:
+            close(weight, wanted, "call weights(new, old, t) with this task's t, 1 for the first")
+
+
+def test_3e_the_solver_learns_from_the_same_rows(adapters):
+    for task in taught(adapters):
+        made = {
+            "dreams are labelled by the solver that is being trained: ask the frozen copy": "live",
+            "old gradients are added to new ones: zero_grad() before backward()": "gathered",
+            "all rows count alike: sum weight times loss, instead of averaging losses": "even",
+        }
+        made = {idea: rehearsed(task, 0.5, **{what: True}) for idea, what in made.items()}
+        idea = "these aren't steps down the weighted cross-entropy of the generator's rows"
+        close(task["after"], rehearsed(task, 0.5), mistake(task["after"], made, idea))

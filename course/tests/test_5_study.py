@@ -2,7 +2,7 @@
 
 import math
 
-from genreplay_core.course import close, expect
+from genreplay_core.course import close, expect, mistake
 from genreplay_core.metrics import interval
 
 A, B = [0.71, 0.64, 0.80, 0.69], [0.65, 0.60, 0.77, 0.70]
@@ -11,9 +11,18 @@ A, B = [0.71, 0.64, 0.80, 0.69], [0.65, 0.60, 0.77, 0.70]
 def test_5a_pairs_are_subtracted_seed_by_seed(adapters):
     wanted = interval([a - b for a, b in zip(A, B, strict=True)])
     found = adapters.paired_interval(A, B)
-    close(found[0], wanted.mean, "the mean of the differences")
+    expect(len(found) == 3, "three numbers: the mean, the low end and the high end")
+    close(found[0], wanted.mean, "first comes the mean of the differences, a - b")
+    reach = wanted.high - wanted.mean
+    factors = {
+        "few seeds need Student's t, not 1.96": 1.96 / 3.182446,
+        "t at 0.975, so that 2.5 % are left out on each side": 2.353363 / 3.182446,
+        "the standard deviation has n - 1 in the denominator": math.sqrt(3 / 4),
+        "divide the standard deviation by the square root of n": 2.0,
+    }
+    made = {idea: [wanted.mean - f * reach, wanted.mean + f * reach] for idea, f in factors.items()}
     idea = "mean -+ t * s / sqrt(n) of the *differences*, s with n - 1, t with n - 1 too"
-    close(found[1:], [wanted.low, wanted.high], idea)
+    close(found[1:], [wanted.low, wanted.high], mistake(found[1:], made, idea))
 
 
 def test_5a_what_a_seed_does_to_both_drops_out(adapters):
@@ -39,7 +48,14 @@ def test_5b_the_record_holds_all_that_the_claim_rests_on(adapters):
     close(told, [wanted.mean, wanted.low, wanted.high], "the first arm minus the second")
     claim = found["claim"]
     expect(claim["says"] == "The one." and claim["above"] == 0.01, "the claim, as given")
-    expect(claim["holds"] is (wanted.low > 0.01), "it holds if the whole interval lies above")
+
+
+def test_5b_a_claim_holds_if_the_whole_interval_lies_above(adapters):
+    given = arms({"0": 0.7, "1": 0.8, "2": 0.75}, {"0": 0.6, "1": 0.75, "2": 0.7})
+    low = interval([0.1, 0.05, 0.05]).low
+    for above in (low - 0.01, low + 0.01):
+        claim = adapters.study_record("Which?", given, "The one.", above)["claim"]
+        expect(claim["holds"] is (low > above), "True if `low` is more than `above`, else False")
 
 
 def test_5b_your_study_is_there(adapters):
