@@ -48,17 +48,22 @@ class Linear(nn.Module):
         return x.flatten(1) @ self.weight
 
 
+def tensor(value):
+    """A number or a tensor as a tensor."""
+    if value is None:
+        raise TypeError("numbers are wanted, and nothing came: is there a return?")
+    return torch.as_tensor(value)
+
+
 def number(value):
     """A number, or a tensor that holds one, as a float."""
-    if value is None:
-        raise TypeError("a number is wanted, and nothing came: is there a return?")
-    return float(torch.as_tensor(value).detach())
+    return float(tensor(value).detach())
 
 
 def slopes(value, *of):
     """How the sum of a value changes with each of these tensors; 0 where it doesn't."""
-    if not torch.as_tensor(value).requires_grad:
-        return [torch.zeros_like(tensor) for tensor in of]
+    if not tensor(value).requires_grad:
+        return [torch.zeros_like(each) for each in of]
     return list(torch.autograd.grad(value.sum(), of, materialize_grads=True))
 
 
@@ -122,7 +127,7 @@ def negative_elbo(logits, x, kl):
     logits, kl = logits.clone().requires_grad_(), kl.clone().requires_grad_()
     loss = vae.negative_elbo(logits, x, kl)
     of_logits, of_kl = slopes(loss, logits, kl)
-    return {"loss": torch.as_tensor(loss).detach(), "logits": of_logits, "kl": of_kl}
+    return {"loss": tensor(loss).detach(), "logits": of_logits, "kl": of_kl}
 
 
 def sample(weight, n, seed, training=True):
@@ -298,7 +303,8 @@ def wgan_losses(weight, real, fake, row_weight, penalty):
         generator.critic_loss(critic, real, fake.detach(), row_weight, penalty),
         generator.generator_loss(critic, fake, row_weight),
     ]
-    return {"losses": [*map(number, losses)], "teach": all(loss.requires_grad for loss in losses)}
+    teach = all(tensor(loss).requires_grad for loss in losses)
+    return {"losses": [*map(number, losses)], "teach": teach}
 
 
 def path(noise, image, t):
@@ -311,7 +317,7 @@ def integrate(z, steps, slope, at):
     times = []
 
     def velocity(x, t):
-        times.append(torch.as_tensor(t).clone())
+        times.append(tensor(t).clone())
         return slope * x + at * t
 
     return {"x": generator.integrate(velocity, z.clone(), steps), "times": times}
@@ -365,7 +371,7 @@ def remembers(scenario, dreams, steps, seed):
 
     taken, first = [], measured()
     solver.register_forward_hook(lambda *_: taken.append(1) if torch.is_grad_enabled() else None)
-    R = torch.as_tensor(generator.learn(stream, solver, dreamer, steps, seed))
+    R = tensor(generator.learn(stream, solver, dreamer, steps, seed))
     return {"R": R, "first": first, "last": measured(), "steps": len(taken)}
 
 
