@@ -32,6 +32,7 @@ if "GENREPLAY_SITE" not in os.environ:
 SITE = Path(os.environ["GENREPLAY_SITE"]).resolve()
 PAGES = sorted(path.name for path in SITE.glob("*.html"))
 CHAPTERS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+STILL = "* { transition: none !important; animation: none !important }"  # colours as they end up
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -145,6 +146,7 @@ def test_a_page_can_be_read_by_everybody(opened, name, mode):
 
     page = opened(name, color_scheme=mode)
     assert page.evaluate("document.documentElement.dataset.theme") == mode
+    page.add_style_tag(content=STILL)
     asked = {"resultTypes": ["violations"], "preload": False}  # it would look for wrong files
     found = Axe().run(page, options=asked).response["violations"]
     grave = [each for each in found if each["impact"] in ("serious", "critical")]
