@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
@@ -16,21 +15,14 @@ import pytest
 import torch
 
 from genreplay_core import book, claims, exercises, plots, study
+from genreplay_core.course import module
 from genreplay_core.metrics import interval
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 
 
-def script(path: Path):
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-execute = script(BOOK / "execute.py")
+execute = module(BOOK / "execute.py")
 
 
 @pytest.fixture
@@ -437,7 +429,7 @@ Args:
 
 
 def test_docstrings_may_be_plain_text():
-    marked = script(BOOK / "_ext" / "plain.py").marked(MARKED.splitlines())
+    marked = module(BOOK / "_ext" / "plain.py").marked(MARKED.splitlines())
     assert [line for line in marked if line] == [
         "What.",
         r"* **x, y**: (N, \*shape), the ``images``",

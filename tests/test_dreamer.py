@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from dataclasses import asdict, replace
@@ -12,21 +11,14 @@ import pytest
 import torch
 
 from genreplay_core import mlp_solver, mlp_vae
+from genreplay_core.course import module
 from genreplay_core.generators import dream
 from genreplay_core.nets import mlp
 
 FOLDER = Path(__file__).resolve().parents[1] / "book" / "dreamer"
 
 
-def script(path: Path):
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-train = script(FOLDER / "train.py")
+train = module(FOLDER / "train.py")
 
 
 @pytest.fixture(scope="module")

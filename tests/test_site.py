@@ -17,11 +17,12 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from runpy import run_path
 
 import numpy as np
 import pytest
 from test_dreamer import dreamt, read
+
+from genreplay_core.course import module
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -186,11 +187,11 @@ def test_the_search_finds_a_word(opened):
 def test_the_book_is_bound_as_one_pdf(browser, tmp_path):
     from pypdf import PdfReader
 
-    pdf = run_path(str(BOOK / "pdf.py"))
-    pdf["make"](browser, SITE, tmp_path / "book.pdf")
+    pdf = module(BOOK / "pdf.py")
+    pdf.make(browser, SITE, tmp_path / "book.pdf")
     assert (tmp_path / "book.pdf").stat().st_size < 30e6
     bound = PdfReader(tmp_path / "book.pdf")
-    parts = list(pdf["parts"]().values())
+    parts = list(pdf.parts().values())
     named = [each for each in bound.outline if not isinstance(each, list)]
     nested = [each for each in bound.outline if isinstance(each, list)]
     assert len(named) == len(parts)
