@@ -7,6 +7,10 @@ from pathlib import Path
 
 os.environ.setdefault("GENREPLAY_PROFILE", "ci")
 
+# What the tests start, kernels above all, isn't measured: a worker of `pytest -n auto` is the last that is.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 # The kernels find `sitecustomize.py` there, which refuses every host but their own.
 OFFLINE = str(Path(__file__).parent / "tests" / "offline")
 inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
