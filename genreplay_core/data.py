@@ -187,12 +187,12 @@ def checked(examples: Examples) -> Examples:
     """The examples, with y as int64, or one line that says what is wrong with them.
 
     Raises:
-        ValueError: no example; as many labels as images are wanted; labels not integer or below
-            0; pixels that are nan or outside [0, 1] (uint8 needs no check).
+        ValueError: no example, or no pixel; as many labels as images are wanted; labels not integer
+            or below 0; pixels that are nan or outside [0, 1] (uint8 needs no check).
     """
     x, y = examples.x, examples.y
-    if x.dim() == 0 or len(x) == 0:
-        raise ValueError("the task is empty: give at least one example")
+    if x.numel() == 0 or x.dim() == 0:
+        raise ValueError("the task is empty: give at least one example, of at least one pixel")
     if y.shape != (len(x),):
         raise ValueError(
             f"labels have shape {tuple(y.shape)}, expected ({len(x)},): one integer an image"

@@ -446,6 +446,7 @@ def pixels(value):
 GREY, LABELS = pixels(0.5), torch.tensor([0, 2, 1])
 BAD = {
     "no row": (GREY[:0], LABELS[:0], "the task is empty"),
+    "no pixel": (GREY[:, :0], LABELS, "the task is empty"),
     "nan": (pixels(float("nan")), LABELS, "images contain nan or infinity"),
     "infinity": (pixels(float("inf")), LABELS, "images contain nan or infinity"),
     "above 1": (pixels(1.5), LABELS, r"pixels lie in \[0.5, 1.5\], expected \[0, 1\]"),
