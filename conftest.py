@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("GENREPLAY_PROFILE", "ci")
 
-# What the tests start, kernels above all, isn't measured: a worker of `pytest -n auto` is the last that is.
+# What the tests start, kernels above all, is not measured: the workers are the last that are.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 

@@ -2,7 +2,7 @@
 
 Without names, those are run whose outputs may be stale. A notebook remembers what its outputs were
 made from, as a digest of its own code, of the core's modules that it uses and of the stored results
-that it reads; `tests/test_book.py` holds it against what they are now.
+and claims that it shows; `tests/test_book.py` holds it against what they are now.
 
 The profile is "laptop", so that the outputs are what a reader with a laptop gets; the minutes that
 it took go to `book/results/times.json`.
@@ -25,6 +25,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from genreplay_core import claims
 from genreplay_core.files import replacing, write_json
 
 BOOK = Path(__file__).resolve().parent
@@ -53,7 +54,11 @@ def digest(notebook: NotebookNode) -> str:
     code = code_of(notebook)
     modules = [CORE / f"{name}.py" for name in needed("\n".join(code))]
     texts = [*code, *(path.read_text() for path in modules)]
-    parts = [telling(text) for text in texts] + [p.read_text() for p in sorted(shown_by(code))]
+    claimed = claims_of("\n".join(code))
+    studies = {study for claim in claimed for study, _ in claim.places}
+    shown = shown_by(code) | {BOOK / "results" / f"{study}.json" for study in studies}
+    parts = [telling(text) for text in texts] + [path.read_text() for path in sorted(shown)]
+    parts += [repr(claim) for claim in claimed]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -64,14 +69,19 @@ def telling(source: str) -> str:
 
 
 def shown_by(code: Iterable[str]) -> set[Path]:
-    """The stored results and drawings that cells name in a string, and the claims if they show
-    one."""
+    """The stored results and drawings that cells name in a string."""
     words = {word for cell in code for word in re.findall(r"[\"']([\w-]+)[\"']", cell)}
     places = ("results/{}.json", "diagrams/{}.svg")
     named = {BOOK / place.format(word) for place in places for word in words}
-    found = {path for path in named if path.is_file()}
-    claimed = any("claims" in cell or "book.claim(" in cell for cell in code)
-    return found | ({BOOK / "claims.toml"} if claimed else set())
+    return {path for path in named if path.is_file()}
+
+
+def claims_of(code: str) -> list[claims.Claim]:
+    """The book's claims that code shows: those that it names, or all if it asks for all."""
+    named = re.findall(r"book\.claim\(\s*[\"']([\w-]+)", code)
+    every = "claims.shipped(" in code
+    declared = claims.read(BOOK / "claims.toml") if every or named else {}
+    return [claim for name, claim in declared.items() if every or name in named]
 
 
 def needed(source: str) -> list[str]:

@@ -411,6 +411,31 @@ def test_outputs_are_stale_when_their_own_code_or_a_result_changes(tmp_path, mon
     assert execute.digest(small(*cells)) != before
 
 
+def test_outputs_are_stale_when_a_claim_that_they_show_changes_or_what_it_rests_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(execute, "BOOK", tmp_path)
+    (tmp_path / "results").mkdir()
+    result = tmp_path / "results" / "labels.json"
+    result.write_text("{}")
+    declared = tmp_path / "claims.toml"
+    one, other = (
+        f'[{name}]\nsays = "{name}"\nmore = ["labels", "plain"]\nabove = 0.0\n' for name in "ab"
+    )
+    declared.write_text(one)
+    named = small("from genreplay_core import book", 'book.claim("a")')
+    every = small("from genreplay_core import claims", "claims.shipped()")
+    before = [execute.digest(notebook) for notebook in (named, every)]
+    declared.write_text(one + other)
+    assert execute.digest(named) == before[0]
+    assert execute.digest(every) != before[1]
+    declared.write_text(one.replace('says = "a"', 'says = "no"'))
+    assert execute.digest(named) != before[0]
+    declared.write_text(one)
+    result.write_text("{ }")
+    assert execute.digest(named) != before[0]
+
+
 def test_one_page_shows_how_long_the_others_took():
     assert [path.stem for path in NOTEBOOKS if execute.shows_times(path)] == ["index"]
 
