@@ -350,6 +350,35 @@ EXERCISES: dict[str, Exercise] = {
         [(1_000_000, 32, 784, 10), (1_075_784, 8, 191, 10), (500, 16, 100, 3), (999, 4, 50, 1)],
         "the weights' bytes, then how many whole images they are for each class",
     ),
+    "no-boundaries-1": number(
+        0.8**3,
+        "each freezing leaves the old a part of what it had",
+        traps={
+            0.2**3: "that is the weight of the new: the old keeps the rest",
+            1 - 3 * 0.2: "that takes off the same amount each time, not the same part",
+            0.2 * 0.8**3: "all the dreams were of that task, not a fifth of them",
+        },
+    ),
+    "no-boundaries-2": choice(
+        "the first",
+        {
+            "the second": "what does it know when its clock strikes in the midst of the second?",
+            "the last": "does anything come after the last?",
+            "none": "at each stroke, how long has it learned something else without a dream?",
+        },
+    ),
+    "no-boundaries-3": function(
+        lambda losses, jump: [
+            i for i in range(10, len(losses)) if losses[i] > jump * np.mean(losses[i - 10 : i])
+        ],
+        [
+            ([2.0] * 5 + [0.5] * 10 + [2.0, 1.5] + [0.4] * 12, 2.0),
+            ([9.0] + [1.0] * 12 + [1.6] * 3, 1.5),
+            ([1 + 0.01 * i for i in range(40)], 1.2),
+            ([1.0] * 4, 2.0),
+        ],
+        "compare each loss, from the eleventh on, with the mean of the ten just before it",
+    ),
     "your-own-1": number(
         7,
         "count the classes of all tasks before it, then go on from there",
