@@ -238,6 +238,31 @@ EXERCISES: dict[str, Exercise] = {
         [([ONES], [ONES]), ([ONES, TWOS], [ONES, 2 * ONES]), ([TWOS, ONES], [TWOS, ONES])],
         "every number of every array must be the very same",
     ),
+    "the-paper-1": choice(
+        "the inputs",
+        {
+            "the labels": "who labels the real past inputs in the paper?",
+            "both": "who labels the real past inputs in the paper?",
+        },
+    ),
+    "the-paper-2": number(
+        1 / 16,
+        "the first task's share is halved with every task that comes after it",
+        traps={
+            1 / 5: "that is what r = 1/t would give",
+            1 / 8: "the dreams of four old tasks aren't alike: the generator halved them too",
+            1 / 32: "in the first task there is nothing to share with",
+        },
+    ),
+    "the-paper-3": function(
+        lambda new_y, old_y, answers: np.concatenate([new_y, np.argmax(answers, 1)]),
+        [
+            (np.array([4, 7]), np.array([1, 0]), HIGH),
+            (np.array([2]), np.array([2, 2]), LOW),
+            (np.array([0, 1, 2]), np.array([0, 2]), -HIGH),
+        ],
+        "the old labels are bait: the past is what the old solver says of it",
+    ),
     "labels-1": number(
         1 / (1 + np.exp(0.5)),
         "divide both outputs by 4, then take the softmax of the two",
