@@ -153,7 +153,7 @@ check("1d", globals())
 # earlier one? Accuracy at the end less accuracy right after learning it, averaged over all tasks
 # but the last. *Forward transfer*: what did earlier tasks do for a later one? Accuracy just
 # *before* learning it less accuracy of the untrained solver, averaged over all tasks but the
-# first. With a single task both are 0.
+# first. With a single task both are 0. Here, too, `R` is left as it was.
 
 
 # %%

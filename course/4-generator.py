@@ -137,8 +137,9 @@ check("4b", globals())
 # - `train_step(x, weight)`: one step on images `(N, *shape)`, and the loss. `weight` `(N,)` sums
 #   to 1; a row of weight 0 must have no influence at all.
 #
-# Networks and optimisers are given; write `decode` and `train_step` of the one that you chose, and
-# leave the other's stubs. You may write the pieces of 4a and 4b again, or call yours.
+# Networks and optimisers are given (the tests look at what `self.network` is asked); write `decode`
+# and `train_step` of the one that you chose, and leave the other's stubs. You may write the pieces
+# of 4a and 4b again, or call yours.
 #
 # Hints. *Flow*: images lie in [0, 1] and noise around 0, so shift the images to [-1, 1] for the
 # walk, walk in 10 to 20 steps, shift back what comes out of it and clamp it to [0, 1]; the loss
@@ -150,7 +151,7 @@ check("4b", globals())
 
 # %%
 class Flow(nn.Module):
-    """Flow matching. network: place and time (N, latent_dim + 1) -> velocity (N, latent_dim)."""
+    """Flow matching. network: place, then time (N, latent_dim + 1) -> velocity (N, latent_dim)."""
 
     def __init__(self, shape, hidden=200):
         super().__init__()

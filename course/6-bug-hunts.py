@@ -11,7 +11,7 @@
 # For each of them:
 #
 # 1. read its docstring, which says what it promises, and find where it breaks the promise;
-# 2. write the mended version here, under the same name;
+# 2. write the mended version here, under the same name, and leave all else as it was;
 # 3. write the test that would have caught it: a function of the pipeline that raises
 #    `AssertionError` if the fault is there, and does nothing if it isn't.
 #
@@ -40,6 +40,8 @@ from genreplay_core.course import check
 # ## 6a. Normalisation
 #
 # A hint: on the first day of a stream, what is known of its last day?
+#
+# Right versions may differ in what becomes of later tasks: your test has to pass them all.
 
 
 # %%
@@ -234,3 +236,6 @@ check("6d", globals())
 # 2. Which would a reviewer find in a paper, and which only in its code?
 # 3. Your pipeline of the last assignment: which of the four tests does it pass? Have you run
 #    them?
+# 4. Each task, its test images too, can be normalised by its own training images. That looks at no
+#    other day, and 6a lets it pass. What must be known of a test image, then, and which of the
+#    other hunts forbids it?

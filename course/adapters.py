@@ -12,6 +12,7 @@ answered as tensors, numbers and text.
 
 import copy
 import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -36,15 +37,15 @@ bug_hunts = Answers(HERE / "6-bug-hunts.ipynb")
 
 
 class Linear(nn.Module):
-    """x (N, D) -> x @ weight (N, K). Notes whether gradients were on when it was last asked."""
+    """x (N, D) -> x @ weight (N, K). Notes what it was last asked, and whether with gradients."""
 
     def __init__(self, weight):
         super().__init__()
         self.weight = nn.Parameter(weight.clone())
-        self.graph = None
+        self.graph = self.asked = None
 
     def forward(self, x):
-        self.graph = torch.is_grad_enabled()
+        self.graph, self.asked = torch.is_grad_enabled(), x.detach()
         return x.flatten(1) @ self.weight
 
 
@@ -70,9 +71,10 @@ def slopes(value, *of):
 # ---------------------------------------------------------------- 1: measure forgetting
 
 
-def train_steps(weight, x, y, lr, steps):
-    """Weight after some steps, and the losses (steps,)."""
+def train_steps(weight, x, y, lr, steps, left=0.0):
+    """Weight after some steps, and the losses (steps,). left: a gradient from before the first."""
     solver = Linear(weight)
+    solver.weight.grad = torch.full_like(weight, left)
     optimiser = torch.optim.SGD(solver.parameters(), lr)
     losses = [number(forgetting.train_step(solver, optimiser, x, y)) for _ in range(steps)]
     return {"weight": solver.weight.detach(), "losses": losses}
@@ -81,15 +83,21 @@ def train_steps(weight, x, y, lr, steps):
 def accuracy(weight, x, y, training):
     """The accuracy of a network with dropout, and the mode in which it is left."""
     solver = nn.Sequential(Linear(weight), nn.Dropout(0.9)).train(training)
-    value = forgetting.accuracy(solver, x, y)
-    return {"accuracy": number(value), "training": solver[1].training, "graph": solver[0].graph}
+    value, off = number(forgetting.accuracy(solver, x, y)), not torch.is_grad_enabled()
+    left = {"training": solver[1].training, "graph": solver[0].graph, "off": off}
+    return {"accuracy": value, **left}
 
 
-def accuracy_matrix(weights, xs, ys):
-    """R (T+1, T) of linear solvers; the measure is right, whatever yours is."""
+def accuracy_matrix(weights, xs, ys, wrong=False):
+    """R (T+1, T) of linear solvers; the measure is right, whatever yours is. wrong: it is the
+    fraction of wrong answers."""
     stages = [Linear(weight) for weight in weights]
+
+    def measure(solver, x, y):
+        return abs(wrong - right.accuracy(solver, x, y))
+
     with torch.no_grad():
-        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), right.accuracy)
+        return forgetting.accuracy_matrix(stages, list(zip(xs, ys, strict=True)), measure)
 
 
 def average_accuracy(R):
@@ -103,15 +111,21 @@ def forgetting_of(R):
 
 
 def transfer(R):
-    """(backward, forward)"""
-    return [number(forgetting.backward_transfer(R)), number(forgetting.forward_transfer(R))]
+    """[backward, forward], and R as either leaves it."""
+    one, other = R.clone(), R.clone()
+    both = [number(forgetting.backward_transfer(one)), number(forgetting.forward_transfer(other))]
+    return {"transfer": both, "R": [one, other]}
 
 
 # ---------------------------------------------------------------- 2: a VAE
 
 
 def gaussian_kl(mean, logvar):
-    return vae.gaussian_kl(mean, logvar)
+    """The divergences, and how their sum changes with the mean and the log variance."""
+    mean, logvar = mean.clone().requires_grad_(), logvar.clone().requires_grad_()
+    kl = vae.gaussian_kl(mean, logvar)
+    of_mean, of_logvar = slopes(kl, mean, logvar)
+    return {"kl": tensor(kl).detach(), "mean": of_mean, "logvar": of_logvar}
 
 
 def reparameterise(mean, logvar, noise):
@@ -136,34 +150,38 @@ def sample(weight, n, seed, training=True):
     decoder = nn.Sequential(Linear(weight), nn.Dropout(0.5)).train(training)
     images = vae.sample(decoder, n, len(weight))
     left = {"training": decoder[1].training, "graph": images.requires_grad}
-    return {"images": images.detach(), **left}
+    return {"images": images.detach(), "off": not torch.is_grad_enabled(), **left}
 
 
 class Constant(nn.Module):
-    """The same row for each image. Keeps what it was asked for."""
+    """The same row for each image. Keeps the row's gradient."""
 
     def __init__(self, row):
         super().__init__()
-        self.row = nn.Parameter(row)
+        self.row, self.slope = nn.Parameter(row), torch.zeros_like(row)
+        self.row.register_hook(self.keep)
+
+    def keep(self, slope):
+        self.slope = slope
 
     def forward(self, x):
-        self.asked = x.detach()
         return self.row.expand(len(x), -1)
 
 
-def vae_step(x, mean, logvar, logit):
-    """The loss of your VAE if its encoder and decoder say the same of each image, and the latents
-    that it decoded."""
+def vae_step(x, mean, logvar, weight):
+    """The loss of your VAE if its encoder says the same of each image, and its decoder z @ weight;
+    the latents that it decoded; and how the loss changes with mean and log variance."""
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=len(mean), hidden=8)
-    model.encoder = Constant(torch.cat([mean, logvar]))
-    model.decoder = Constant(torch.full((x[0].numel(),), logit))
+    model.encoder, model.decoder = Constant(torch.cat([mean, logvar])), Linear(weight)
     loss = number(model.train_step(x))
-    return {"loss": loss, "z": model.decoder.asked}
+    of_mean, of_logvar = model.encoder.slope.chunk(2)
+    return {"loss": loss, "z": model.decoder.asked, "mean": of_mean, "logvar": of_logvar}
 
 
 def vae_learns(x, steps, seed, cleared=False):
     """Losses (steps,), how far parameters that moved did so in each step (steps,), the names of
-    those that never moved, and 64 dreams. cleared: gradients are, between steps."""
+    those that never moved, and 64 dreams, twice of the same noise. cleared: gradients are, between
+    steps."""
     torch.manual_seed(seed)
     model = vae.VAE(tuple(x.shape[1:]), latent_dim=4, hidden=32)
     before, losses, moves = copy.deepcopy(model.state_dict()), [], []
@@ -175,8 +193,10 @@ def vae_learns(x, steps, seed, cleared=False):
         if cleared:
             model.zero_grad()
     still = [n for n, p in model.named_parameters() if torch.equal(p.detach(), before[n])]
-    dreams = model.decode(torch.randn(64, model.latent_dim)).detach()
-    return {"losses": losses, "moves": moves, "still": still, "dreams": dreams}
+    z = torch.randn(64, model.latent_dim)
+    dreams, again = (model.decode(z).detach() for _ in range(2))
+    told = {"losses": losses, "moves": moves, "still": still}
+    return {**told, "dreams": dreams, "again": again}
 
 
 # ---------------------------------------------------------------- 3: the replay trainer
@@ -189,6 +209,7 @@ def freeze(weight, x):
     frozen = replay.freeze(network)
     modes = [part.training for part in frozen.modules()]
     live = [part.training for part in network.modules()]
+    live += [weight.requires_grad for weight in network.parameters()]
     wanted = copy.deepcopy(network).eval()(x).detach()
     with torch.no_grad():
         network[0].weight.add_(1.0)
@@ -216,7 +237,8 @@ class Decoder(nn.Module):
 def replay_batch(decoder, solver, n, seed):
     torch.manual_seed(seed)
     x, y = replay.replay_batch(Decoder(decoder), Linear(solver), n)
-    return {"x": x.detach(), "y": y, "graph": x.requires_grad}
+    off = not torch.is_grad_enabled()
+    return {"x": x.detach(), "y": y, "graph": x.requires_grad, "off": off}
 
 
 def distillation(logits, teacher, temperature):
@@ -234,7 +256,8 @@ def mixture_weights(new, old, t):
 class Toy(nn.Module):
     """A generator whose dreams bear its age: pixel 0 tells how often it was trained.
 
-    Pixels 1 and 2 are 0 in a dream and hold a 1 in a real image, the others come from the noise.
+    Pixels 1 and 2 are 0 in a dream, whereas a real image has a 1 and its label there; the others
+    come from the noise.
     """
 
     latent_dim = 3
@@ -254,15 +277,15 @@ class Toy(nn.Module):
         return x.new_zeros(())
 
 
-def train_tasks(weight, xs, ys, steps, batch, lr, seed):
-    """Your scholar on a few tasks, with a linear solver and the toy generator.
+def train_tasks(weight, xs, ys, steps, batch, lr, seed, training=True):
+    """Your scholar on a few tasks, with a linear solver, in this mode, and the toy generator.
 
     For each task a dict: `before` and `after`, the solver's weight; `x` and `weight`, what the
-    generator was given in each step; `tasks`, how many your scholar has counted. What it is built
-    of (freezing, dreams, weights) is right, whatever yours is.
+    generator was given in each step; `tasks`, how many your scholar has counted; `training`, the
+    solver's mode. What it is built of (freezing, dreams, weights) is right, whatever yours is.
     """
     torch.manual_seed(seed)
-    solver, toy = Linear(weight), Toy()
+    solver, toy = Linear(weight).train(training), Toy()
     optimiser = torch.optim.SGD(solver.parameters(), lr)
     parts = right.freeze, right.dream, right.weights
     scholar = replay.Scholar(solver, toy, optimiser, *parts, batch)
@@ -271,7 +294,7 @@ def train_tasks(weight, xs, ys, steps, batch, lr, seed):
         toy.log, before = [], solver.weight.detach().clone()
         scholar.train_task(x, y, steps)
         seen = {"x": [x for x, _ in toy.log], "weight": [w for _, w in toy.log]}
-        seen["tasks"] = scholar.tasks
+        seen |= {"tasks": scholar.tasks, "training": solver.training}
         told.append({"before": before, "after": solver.weight.detach().clone(), **seen})
     return told
 
@@ -297,14 +320,16 @@ def gradient_penalty(weight, real, fake, mix, squared):
 
 
 def wgan_losses(weight, real, fake, row_weight, penalty):
-    """[critic's loss, generator's loss], and whether they can teach."""
+    """[critic's loss, generator's loss], whether they can teach, and how the latter changes with
+    the fake images."""
     critic, fake = Linear(weight), fake.clone().requires_grad_()
     losses = [
         generator.critic_loss(critic, real, fake.detach(), row_weight, penalty),
         generator.generator_loss(critic, fake, row_weight),
     ]
     teach = all(tensor(loss).requires_grad for loss in losses)
-    return {"losses": [*map(number, losses)], "teach": teach}
+    slope = slopes(losses[1], fake)[0]
+    return {"losses": [*map(number, losses)], "teach": teach, "slope": slope}
 
 
 def path(noise, image, t):
@@ -357,22 +382,47 @@ def generates(x, steps, seed):
         return model.decode(torch.randn(200, model.latent_dim)).flatten(1)
 
 
-def remembers(scenario, dreams, steps, seed):
-    """Your accuracy matrix on four digits in two tasks, with the core's own generator or none; its
-    first and last row as they should be; and how many steps the solver took."""
-    first = [few(part[part.y < 4], 60) for part in load("digits")]
-    stream = split(first, tasks=2, scenario=scenario, order=range(4))
+def blank(x, weight, seed):
+    """Of your generator with all parameters 0: its loss on x with these row weights, and what its
+    `network` is given in that step, and then for five images."""
     torch.manual_seed(seed)
+    model, given = generator.my_generator(tuple(x.shape[1:])), []
+    model.network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    loss, steps = number(model.train_step(x, weight=weight)), len(given)
+    model.decode(torch.randn(5, model.latent_dim))
+    return {"loss": loss, "learning": given[0], "walk": given[steps:]}
+
+
+@cache
+def four_digits():
+    return [few(part[part.y < 4], 60) for part in load("digits")]
+
+
+def remembers(scenario, dreams, steps, seed, luck=0):
+    """Your accuracy matrix on four digits in two tasks, with the core's own generator or none; its
+    first and last row as they should be; the solver's weights in the end; and how many rows it saw
+    in each step. luck: of what is drawn without a seed, after the first weights."""
+    stream = split(four_digits(), tasks=2, scenario=scenario, order=range(4))
+    torch.manual_seed(0)
     solver = mlp_solver(stream.shape, stream.legend.outputs, hidden=64)
     dreamer = mlp_vae(stream.shape, latent_dim=8, hidden=64) if dreams else None
 
     def measured():
         return [right_accuracy(solver, task.test, stream.legend) for task in stream]
 
-    taken, first = [], measured()
-    solver.register_forward_hook(lambda *_: taken.append(1) if torch.is_grad_enabled() else None)
+    def note(_, given):
+        if torch.is_grad_enabled():
+            rows.append(len(given[0]))
+
+    rows, first = [], measured()
+    solver.register_forward_pre_hook(note)
+    torch.manual_seed(luck)
     R = tensor(generator.learn(stream, solver, dreamer, steps, seed))
-    return {"R": R, "first": first, "last": measured(), "steps": len(taken)}
+    weights = nn.utils.parameters_to_vector(solver.parameters()).detach()
+    return {"R": R, "first": first, "last": measured(), "weights": weights, "rows": rows}
 
 
 # ---------------------------------------------------------------- 5: a small study
@@ -388,9 +438,14 @@ def right_interval(a, b):
     return found.mean, found.low, found.high
 
 
-def study_record(question, arms, says, above):
-    """Your record; the interval is right, whatever yours is."""
-    return study.study_record(question, arms, says, above, right_interval)
+def study_record(question, arms, says, above, wider=1.0):
+    """Your record; the interval is right, whatever yours is, or so many times as wide."""
+
+    def passed_in(a, b):
+        mean, low, high = right_interval(a, b)
+        return mean, mean - wider * (mean - low), mean + wider * (high - mean)
+
+    return study.study_record(question, arms, says, above, passed_in)
 
 
 def refuses(arms):

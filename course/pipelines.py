@@ -40,7 +40,8 @@ def evaluated(solver, tasks):
 
 def rehearsed(solver, generator, optimiser, x, y, steps):
     """Learn a second task, images x (N, D) with labels y (N,), without forgetting the first, which
-    solver and generator know. Both are changed in place; `optimiser` is the solver's.
+    solver and generator know. Both learn, in each step, from all new images and from as many
+    dreams, dreamt anew. Both are changed in place; `optimiser` is the solver's.
 
     generator: `latent_dim`, `decode(z)` and `train_step(x)`.
     """
@@ -58,7 +59,7 @@ def rehearsed(solver, generator, optimiser, x, y, steps):
 
 
 def early_stopped(solver, train_epoch, train, validation, test, epochs):
-    """Train for some epochs, keep the best, and say how good it is on images never used.
+    """Train for so many epochs, keep the best, and say how good it is on images never used.
 
     train_epoch: a function (solver, train) that trains the solver for one epoch, in place.
     train, validation, test: pairs (x, y). Returns (the best epoch's `state_dict`, its accuracy).

@@ -274,7 +274,8 @@ def about(test: Test) -> str:
 def lesson(test: Test, adapters: Any) -> str | None:
     """What a test teaches about these adapters, or None if it passes."""
     try:
-        test(adapters)
+        with torch.enable_grad():  # also if an earlier test's code has left them off
+            test(adapters)
     except AssertionError as error:
         return str(error) or "an assertion of yours doesn't hold"
     except NotImplementedError:

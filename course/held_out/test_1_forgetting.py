@@ -41,6 +41,8 @@ def test_1b_no_graph_is_kept(adapters):
     found = adapters.accuracy(random(3, 5, 7), random(4, 9, 5), torch.arange(9) % 7, False)
     expect(found["graph"] is False, "gradients were on while you measured: use torch.no_grad()")
     expect(found["training"] is False, "a solver found in eval mode is left in training mode")
+    idea = "gradients are off for all that comes after: `with torch.no_grad():` puts them back"
+    expect(found["off"] is False, idea)
 
 
 def test_1c_tasks_of_different_size(adapters):
@@ -52,6 +54,9 @@ def test_1c_tasks_of_different_size(adapters):
         for w in weights
     ]
     close(adapters.accuracy_matrix(weights, xs, ys), wanted, "tasks may differ in size")
+    found = adapters.accuracy_matrix(weights, xs, ys, True)
+    idea = "R holds what the `measure` that is passed in says, whatever it measures"
+    close(found, 1 - torch.tensor(wanted), idea)
 
 
 def test_1c_the_average_of_random_matrices(adapters):
@@ -86,10 +91,14 @@ def test_1d_what_came_before_a_task_was_learned_doesn_t_count(adapters):
 def test_1e_random_matrices(adapters):
     for tasks in (2, 3, 8):
         R = matrix(30 + tasks, tasks)
-        backward, forward = adapters.transfer(R)
+        found = adapters.transfer(R)
+        backward, forward = found["transfer"]
         close(backward, metrics.backward_transfer(R), "backward: row j + 1, and the last row")
         close(forward, metrics.forward_transfer(R), "forward: row j, and row 0")
+        for left in found["R"]:
+            close(left, R, "your functions change the matrix that they are given")
 
 
 def test_1e_one_task_has_nothing_to_transfer(adapters):
-    close(adapters.transfer(torch.tensor([[0.1], [0.9]])), [0, 0], "with a single task both are 0")
+    found = adapters.transfer(torch.tensor([[0.1], [0.9]]))["transfer"]
+    close(found, [0, 0], "with a single task both are 0")

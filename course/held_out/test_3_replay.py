@@ -26,6 +26,8 @@ def test_3b_of_all_outputs(adapters):
         found = adapters.replay_batch(random(seed + 9, 3, 6), solver, 64, seed)
         close(found["y"], (found["x"] @ solver).argmax(1), "the largest of all logits")
         expect(found["y"].dtype == torch.int64, "labels are whole numbers, not logits")
+        idea = "gradients are off for all that comes after: `with torch.no_grad():` puts them back"
+        expect(found["off"] is False, idea)
         expect(found["x"].min() >= 0 and found["x"].max() <= 1, "images as decode gives them")
 
 
@@ -60,6 +62,13 @@ def test_3e_another_batch_is_learned_as_it_should(adapters):
             expect(len(public.dreams(x[:5])) == 0, "new rows first, dreams behind them")
         idea = "weighted cross-entropy, labels of the frozen solver"
         close(task["after"], public.rehearsed(task, 0.5), idea)
+
+
+def test_3e_every_row_is_drawn_sooner_or_later(adapters):
+    xs, ys = public.tasks(11, sizes=(4,))
+    (task,) = adapters.train_tasks(random(3, 6, 4), xs, ys, 40, 2, 0.1, 11)
+    drawn = torch.cat(task["x"]).unique(dim=0)
+    expect(len(drawn) == 4, "some rows are never drawn: all of the task counts, the last one too")
 
 
 def test_3e_dreams_are_fresh_in_each_step(adapters):

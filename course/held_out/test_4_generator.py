@@ -57,8 +57,3 @@ def test_4d_in_the_domain_scenario(adapters):
     R = adapters.remembers("domain", False, 60, 2)["R"]
     expect(tuple(R.shape) == (3, 2), "T + 1 rows and T columns")
     expect(R[2, 0] > 0.6, "with the stream's legend it works in every scenario, not in one alone")
-
-
-def test_4d_without_dreams_it_forgets(adapters):
-    R = adapters.remembers("class", False, 60, 3)["R"]
-    expect(R[2, 0] < 0.4, "without a generator nothing is left to remember by: who reminds it?")

@@ -27,6 +27,17 @@ def test_5b_seeds_are_paired_by_name(adapters):
     expect(found["claim"]["holds"] is True, "it holds if the whole interval lies above")
 
 
+def test_5b_the_interval_is_that_of_the_function_that_is_passed_in(adapters):
+    arms = {
+        "one": {"config": {"steps": 1}, "accuracy": {"0": 0.7, "1": 0.8}},
+        "other": {"config": {"steps": 2}, "accuracy": {"0": 0.6, "1": 0.75}},
+    }
+    found = adapters.study_record("Which?", arms, "The one.", 0.0, 3.0)
+    told = interval([0.1, 0.05])
+    idea = "the interval comes from the function that is passed in, whichever that is"
+    close(found["difference"]["low"], told.mean - 3 * (told.mean - told.low), idea)
+
+
 def test_5b_what_can_t_be_paired_is_refused(adapters):
     def arm(*seeds):
         return {"config": {}, "accuracy": {str(seed): 0.5 for seed in seeds}}

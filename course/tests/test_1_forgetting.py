@@ -58,6 +58,12 @@ def test_1a_each_step_forgets_the_last_one_s_gradient(adapters):
     close(found, wanted, mistake(found, made, "three steps down the gradient end elsewhere"))
 
 
+def test_1a_a_gradient_left_from_before_doesn_t_count(adapters):
+    found = adapters.train_steps(W, X, Y, 0.1, 1, 1.0)["weight"]
+    idea = "a gradient from before is in your step: zero_grad() before backward(), not after step()"
+    close(found, W - 0.1 * slope(W, X, Y)[1], idea)
+
+
 def test_1b_it_is_the_fraction_of_right_answers(adapters):
     found = adapters.accuracy(W, X, torch.tensor([0, 0, 2, 2]), False)["accuracy"]
     close(found, 0.75, "three of these four images are read rightly: that is 0.75")
@@ -120,9 +126,9 @@ def test_1d_a_task_that_improves_counts_as_negative(adapters):
 
 def test_1e_backward_transfer_is_the_end_less_the_diagonal(adapters):
     idea = "R at the end less R right after the task (row j + 1), over all tasks but the last"
-    close(adapters.transfer(R)[0], (0.4 - 0.6 + 0.9 - 0.8 + 0.7 - 0.9) / 3, idea)
+    close(adapters.transfer(R)["transfer"][0], (0.4 - 0.6 + 0.9 - 0.8 + 0.7 - 0.9) / 3, idea)
 
 
 def test_1e_forward_transfer_is_before_the_task_less_untrained(adapters):
     idea = "R just before the task (row j) less R untrained (row 0), over all tasks but the first"
-    close(adapters.transfer(R)[1], (0.85 - 0.2 + 0.2 - 0.0 + 0.3 - 0.3) / 3, idea)
+    close(adapters.transfer(R)["transfer"][1], (0.85 - 0.2 + 0.2 - 0.0 + 0.3 - 0.3) / 3, idea)

@@ -18,13 +18,13 @@ def kl_of(mean, logvar):
 
 
 def test_2a_there_is_one_number_for_each_image(adapters):
-    found = adapters.gaussian_kl(MEAN, LOGVAR)
+    found = adapters.gaussian_kl(MEAN, LOGVAR)["kl"]
     idea = "your KL mixes the images: sum over the latents of each image, not over the batch"
     expect(tuple(found.shape) == (2,), idea)
 
 
 def test_2a_it_is_the_closed_form(adapters):
-    found, wanted = adapters.gaussian_kl(MEAN, LOGVAR), kl_of(MEAN, LOGVAR)
+    found, wanted = adapters.gaussian_kl(MEAN, LOGVAR)["kl"], kl_of(MEAN, LOGVAR)
     made = {
         "the half before the sum is missing": 2 * wanted,
         "sum over latents: each adds its share, and isn't averaged away": wanted / 3,
@@ -37,8 +37,15 @@ def test_2a_it_is_the_closed_form(adapters):
 
 
 def test_2a_it_is_zero_for_the_standard_normal_alone(adapters):
-    found = adapters.gaussian_kl(torch.zeros(1, 3), torch.zeros(1, 3))
+    found = adapters.gaussian_kl(torch.zeros(1, 3), torch.zeros(1, 3))["kl"]
     close(found, [0.0], "the divergence of a distribution from itself is 0")
+
+
+def test_2a_it_teaches_the_encoder(adapters):
+    found = adapters.gaussian_kl(MEAN, LOGVAR)
+    close(found["mean"], MEAN, "no gradient, or a wrong one, reaches the mean: detach nothing")
+    wanted = 0.5 * (LOGVAR.exp() - 1)
+    close(found["logvar"], wanted, "no gradient, or a wrong one, reaches the log variance")
 
 
 def test_2b_noise_is_scaled_by_the_standard_deviation_and_shifted_by_the_mean(adapters):
@@ -123,10 +130,10 @@ def test_2d_a_dream_is_not_a_step_of_training(adapters):
 
 
 def test_2e_the_loss_is_the_negative_elbo(adapters):
-    x, ones, zeros = uniform(4, 5, 1, 2, 2), torch.ones(3), torch.zeros(3)
-    found = adapters.vae_step(x, zeros, zeros, 0.0)["loss"]
+    x, ones, zeros, grey = uniform(4, 5, 1, 2, 2), torch.ones(3), torch.zeros(3), torch.zeros(3, 4)
+    found = adapters.vae_step(x, zeros, zeros, grey)["loss"]
     close(found, math.log(2), "with a grey image the cross-entropy of a pixel is log 2")
-    found = adapters.vae_step(x, ones, zeros, 0.0)["loss"]
+    found = adapters.vae_step(x, ones, zeros, grey)["loss"]
     made = {"the KL is missing in your loss": math.log(2)}
     idea = "the KL weighs too much or too little: it is divided by the pixels too"
     close(found, math.log(2) + 1.5 / 4, mistake(found, made, idea))
@@ -134,11 +141,30 @@ def test_2e_the_loss_is_the_negative_elbo(adapters):
 
 def test_2e_latents_are_drawn_around_the_encoder_s_mean(adapters):
     mean, logvar = torch.tensor([1.0, -2.0]), torch.tensor([0.0, 1.5])
-    z = adapters.vae_step(uniform(6, 4000, 1, 2, 2), mean, logvar, 0.0)["z"]
+    x, grey = uniform(6, 4000, 1, 2, 2), torch.zeros(2, 4)
+    z, other = (adapters.vae_step(x, mean, logvar, grey)["z"] for _ in range(2))
     idea = "latents are mean + standard deviation * noise, of standard normal noise"
     expect((z.mean(0) - mean).abs().max() < 0.2, idea)
     idea = "latents are spread by exp(logvar / 2), with noise of each image's own"
     close(z.std(0), (0.5 * logvar).exp(), idea, within=0.1)
+    expect(not torch.equal(z, other), "each step has the same noise: draw it anew, fix no seed")
+
+
+def test_2e_both_terms_teach_the_encoder(adapters):
+    x, weight = uniform(7, 50, 1, 2, 2), normal(8, 2, 4)
+    mean, logvar = torch.tensor([1.0, -2.0]), torch.tensor([0.0, 1.5])
+    found = adapters.vae_step(x, mean, logvar, weight)
+    gap = ((found["z"] @ weight).sigmoid() - x.flatten(1)) @ weight.T / 4
+    spread = 0.5 * (found["z"] - mean)
+    of_kl = torch.stack([mean, 0.5 * (logvar.exp() - 1)]) / 4
+    rebuilt = torch.stack([gap.mean(0), (gap * spread).mean(0)])
+    told = torch.stack([found["mean"], found["logvar"]])
+    made = {
+        "how badly it rebuilds doesn't reach the encoder: detach no latents": of_kl,
+        "the KL doesn't reach the encoder: detach nothing": rebuilt,
+    }
+    idea = "the encoder learns from something else than the negative evidence lower bound"
+    close(told, of_kl + rebuilt, mistake(told, made, idea))
 
 
 def test_2e_each_step_forgets_the_last_one_s_gradient(adapters):
@@ -163,6 +189,9 @@ def test_2e_all_of_it_learns(adapters):
 
 
 def test_2e_it_dreams_images(adapters):
-    dreams = adapters.vae_learns(digits()[:500], 5, 1)["dreams"]
+    found = adapters.vae_learns(digits()[:500], 5, 1)
+    dreams = found["dreams"]
     expect(tuple(dreams.shape) == (64, 1, 8, 8), "decode gives images (N, *shape)")
     expect(dreams.min() >= 0 and dreams.max() <= 1, "pixels lie in [0, 1]: a sigmoid is missing")
+    idea = "the same noise gives the same image: decode what is passed in, and draw nothing"
+    expect(torch.equal(dreams, found["again"]), idea)

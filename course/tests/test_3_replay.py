@@ -9,18 +9,18 @@ W = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.5, 0.0], [0.0, 1.0, 0.5], [0.2, 0.2
 
 
 def tasks(seed, sizes=(20, 24, 22), noise=2):
-    """Toy tasks whose images hold their label: pixel 1 is a 1 for class 0, pixel 2 for class 1."""
+    """Toy tasks of two classes each. An image holds a 1 in pixel 1, and its label in pixel 2."""
     rng = torch.Generator().manual_seed(seed)
     xs, ys = [], []
-    for n in sizes:
-        y = torch.arange(n) % 2
-        marks = torch.stack([torch.zeros(n), 1.0 - y, 1.0 * y], 1)
+    for task, n in enumerate(sizes):
+        y = torch.arange(n) % 2 + task
+        marks = torch.stack([torch.zeros(n), torch.ones(n), y.float()], 1)
         xs.append(torch.cat([marks, torch.rand(n, noise + 1, generator=rng)], 1))
         ys.append(y)
     return xs, ys
 
 
-def taught(adapters, seed=0, steps=6, batch=8):
+def taught(adapters, seed=0, steps=6, batch=8, training=True):
     """What the scholar's trainer was seen to do, task by task.
 
     The first solver reads dreams by their noise, so it calls them this and that, and calls them
@@ -29,21 +29,22 @@ def taught(adapters, seed=0, steps=6, batch=8):
     xs, ys = tasks(seed)
     weight = 0.1 * normal(seed + 1, 6, 4)
     weight[3:] += torch.eye(3, 4)
-    return adapters.train_tasks(weight, xs, ys, steps, batch, 0.5, seed)
+    return adapters.train_tasks(weight, xs, ys, steps, batch, 0.5, seed, training)
 
 
 def dreams(x):
     """The rows of a batch that are dreams."""
-    return x[x[:, 1:3].sum(1) == 0]
+    return x[x[:, 1] == 0]
 
 
-def rehearsed(task, lr, live=False, gathered=False, even=False):
+def rehearsed(task, lr, live=False, gathered=False, even=False, said=False):
     """The solver's weight after the steps that were seen; or after a mistake: dreams labelled by
-    the live solver, gradients that add up, rows that all count alike."""
+    the live solver, gradients that add up, rows that all count alike, new rows labelled by the
+    frozen solver too."""
     frozen = weight = task["before"]
     slope = torch.zeros_like(weight)
     for x, row_weight in zip(task["x"], task["weight"], strict=True):
-        real = x[:, 1:3].sum(1) > 0
+        real = (x[:, 1] > 0) & (not said)
         y = torch.where(real, x[:, 2].long(), (x @ (weight if live else frozen)).argmax(1))
         gap = (x @ weight).softmax(1) - F.one_hot(y, weight.shape[1])
         rows = torch.full((len(x),), 1 / len(x)) if even else row_weight
@@ -61,7 +62,8 @@ def test_3a_the_copy_stays_as_it_was(adapters):
 def test_3a_it_is_in_eval_mode(adapters):
     found = adapters.freeze(W, uniform(2, 5, 4))
     expect(not found["training"], "dropout and batch norm are live in it: freeze in eval mode")
-    expect(found["live"], "the original was put into eval mode, but it is still learning")
+    idea = "the original was put into eval mode, or lost its gradients, but it is still learning"
+    expect(found["live"], idea)
 
 
 def test_3a_it_asks_for_no_gradient(adapters):
@@ -85,6 +87,8 @@ def test_3b_they_carry_no_gradient(adapters):
 def test_3b_each_dream_has_noise_of_its_own(adapters):
     found = adapters.replay_batch(torch.eye(4), W, 2000, 2)["x"].logit()
     expect(len(found.unique(dim=0)) == 2000, "dreams are repeated: draw noise for each of them")
+    other = adapters.replay_batch(torch.eye(4), W, 2000, 3)["x"].logit()
+    expect(not torch.equal(found, other), "each call gives the same dreams: fix no seed")
     expect((found.std() - 1).abs() < 0.05, "noise is standard normal: torch.randn")
 
 
@@ -148,6 +152,8 @@ def test_3d_rows_of_a_kind_count_alike(adapters):
 
 def test_3d_without_old_rows_the_new_ones_have_it_all(adapters):
     close(adapters.mixture_weights(4, 0, 1), [0.25] * 4, "in the first task there is no past")
+    idea = "whatever t is: where there are no old rows, the new ones have it all"
+    close(adapters.mixture_weights(4, 0, 3), [0.25] * 4, idea)
 
 
 def test_3e_the_first_task_is_learned_from_itself(adapters):
@@ -196,6 +202,13 @@ def test_3e_tasks_are_counted_in_self_tasks(adapters):
     expect([task["tasks"] for task in taught(adapters)] == [1, 2, 3], idea)
 
 
+def test_3e_the_solver_s_mode_is_left_alone(adapters):
+    for mode in (True, False):
+        left = [task["training"] for task in taught(adapters, steps=1, training=mode)]
+        idea = "the solver is left in another mode than you found it in: only copies are for eval"
+        expect(left == [mode] * 3, idea)
+
+
 def test_3e_the_rows_have_the_weights_of_this_task(adapters):
     for t, task in enumerate(taught(adapters), 1):
         wanted = [1 / t / 8] * 8 + [(1 - 1 / t) / 8] * (8 if t > 1 else 0)
@@ -209,6 +222,7 @@ def test_3e_the_solver_learns_from_the_same_rows(adapters):
             "dreams are labelled by the solver that is being trained: ask the frozen copy": "live",
             "old gradients are added to new ones: zero_grad() before backward()": "gathered",
             "all rows count alike: sum weight times loss, instead of averaging losses": "even",
+            "new rows have labels of their own: the frozen solver labels dreams alone": "said",
         }
         made = {idea: rehearsed(task, 0.5, **{what: True}) for idea, what in made.items()}
         idea = "these aren't steps down the weighted cross-entropy of the generator's rows"

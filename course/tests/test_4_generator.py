@@ -74,6 +74,8 @@ def judged(adapters, weight, real, fake, rows, penalty):
     close(critic, rows @ (scores[1] - scores[0] + penalty), idea)
     close(generator, -rows @ scores[1], "the generator minimises minus its score, weighted by row")
     expect(found["teach"], "a loss without gradient teaches nothing: give back tensors")
+    wanted = (-rows.unsqueeze(1) * weight.T).reshape(fake.shape)
+    close(found["slope"], wanted, "no gradient, or a wrong one, reaches the fake images")
 
 
 def test_4b_the_rest_of_it(adapters):
@@ -114,7 +116,38 @@ def test_4c_a_row_of_twice_the_weight_counts_twice(adapters):
     idea = "the weights have no influence on what is learned"
     expect(not torch.allclose(one["after"], other["after"]), idea)
     idea = "the loss is the sum over rows of weight times the row's loss; give it back"
+    expect(abs(one["loss"] - other["loss"]) > 1e-5, idea)
     close(both["loss"], (one["loss"] + other["loss"]) / 2, idea)
+
+
+def test_4c_each_row_has_noise_of_its_own(adapters):
+    idea = "all rows have the same noise: draw it for each of them"
+    if chosen(adapters) == "flow":
+        x = digits()[:1].repeat(2, 1, 1, 1)
+        one, other = (adapters.blank(x, row, 3)["loss"] for row in torch.eye(2))
+        expect(abs(one - other) > 1e-5, idea)
+    else:
+        z = adapters.blank(digits()[:8], torch.full((8,), 1 / 8), 3)["learning"]
+        expect(len(z.unique(dim=0)) == 8, idea)
+
+
+def test_4c_its_network_is_given_what_it_needs(adapters):
+    found = adapters.blank(digits()[:200], torch.full((200,), 1 / 200), 0)
+    if chosen(adapters) == "flow":
+        idea = "a row's loss is averaged over its pixels: squared difference of the velocities"
+        expect(1 < found["loss"] < 2.5, idea)
+        times = found["learning"][:, -1]
+        idea = "each row learns at a time of its own, from all of [0, 1]: tell it to the network"
+        expect(times.min() > -0.01 and times.max() < 1.01 and times.std() > 0.2, idea)
+        walk = torch.stack([given[0, -1] for given in found["walk"]])
+        expect(len(walk) >= 10, "decode walks in 10 to 20 steps: fewer are too coarse")
+        idea = "decode walks from t = 0 to t = 1, and tells the network how far it has come"
+        expect(walk[0] < 0.06 and walk[-1] > 0.8 and (walk.diff() >= 0).all(), idea)
+    else:
+        close(found["loss"], 10, "10 times the gradient penalty is in a row's loss")
+        z = found["learning"]
+        idea = "noise is standard normal, in learning as in dreaming: torch.randn"
+        expect(z.mean().abs() < 0.15 and (z.std() - 1).abs() < 0.15, idea)
 
 
 def test_4c_each_step_forgets_the_last_one_s_gradient(adapters):
@@ -142,7 +175,9 @@ def test_4d_the_matrix_is_whole(adapters):
     expect(R[1, 0] > 0.9 and R[2, 1] > 0.9, "a task isn't learned when it is met")
     idea = "row 0 is the solver before it has learned anything, on the test images"
     close(R[0], found["first"], idea)
-    expect(found["steps"] == 120, "the solver takes `steps` steps in each task")
+    expect(len(found["rows"]) == 120, "the solver takes `steps` steps in each task")
+    idea = "without a generator nothing is left to remember by: who reminds it?"
+    expect(R[2, 0] < 0.4, idea)
 
 
 def test_4d_dreams_help_it_remember(adapters):
@@ -150,3 +185,14 @@ def test_4d_dreams_help_it_remember(adapters):
     R = found["R"]
     close(R[-1], found["last"], "the last row is measured at the end, on the test images")
     expect(R[2, 0] > 0.5, "the first task is forgotten: one scholar for all tasks, dreams for each")
+    idea = "it rehearses as many dreams as there are new rows, no fewer and no more: replay_ratio"
+    expect(found["rows"][-1] == 2 * found["rows"][0], idea)
+
+
+def test_4d_the_seed_is_passed_on(adapters):
+    drawn = ((5, 0), (5, 1), (6, 0))
+    one, again, other = (adapters.remembers("class", False, 2, *d)["weights"] for d in drawn)
+    idea = "the same seed gives another network each time: pass `seed` on"
+    expect(torch.equal(one, again), idea)
+    idea = "another seed gives the same network: pass on the `seed` that you are given"
+    expect(not torch.equal(one, other), idea)

@@ -52,8 +52,9 @@ def test_5b_the_record_holds_all_that_the_claim_rests_on(adapters):
 
 def test_5b_a_claim_holds_if_the_whole_interval_lies_above(adapters):
     given = arms({"0": 0.7, "1": 0.8, "2": 0.75}, {"0": 0.6, "1": 0.75, "2": 0.7})
-    low = interval([0.1, 0.05, 0.05]).low
-    for above in (low - 0.01, low + 0.01):
+    told = interval([0.1, 0.05, 0.05])
+    low, high = told.low, told.high
+    for above in (low - 0.01, low + 0.01, high + 0.01):
         claim = adapters.study_record("Which?", given, "The one.", above)["claim"]
         expect(claim["holds"] is (low > above), "True if `low` is more than `above`, else False")
 
