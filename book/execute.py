@@ -25,7 +25,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from genreplay_core import claims
+from genreplay_core import book, claims
 from genreplay_core.files import replacing, write_json
 
 BOOK = Path(__file__).resolve().parent
@@ -181,6 +181,17 @@ def remember(name: str, seconds: float, profile: str) -> None:
     write_json(TIMES, times)
 
 
+def tell_time(path: Path, profile: str) -> None:
+    """Let a notebook that began before its time was known say what it is."""
+    notebook = nbformat.read(path, as_version=4)
+    told = book._expected(book.Chapter(path.stem, profile))
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if output.get("text", "").startswith("device: "):
+            output.text = output.text.split("\n")[0] + f"\n{told}\n"
+    with replacing(path) as partial:
+        nbformat.write(notebook, partial)
+
+
 def title(path: Path) -> str:
     """What a notebook is called: its first line."""
     return str(nbformat.read(path, as_version=4).cells[0].source).split("\n")[0].lstrip("# ")
@@ -208,6 +219,7 @@ def main() -> None:
         seconds = execute(path, options.profile)
         if not shows_times(path):
             remember(path.stem, seconds, options.profile)
+            tell_time(path, options.profile)
         print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 

@@ -467,6 +467,59 @@ def test_docstrings_may_be_plain_text():
     ]
 
 
+typeset = module(BOOK / "_ext" / "typeset.py")
+
+
+@pytest.mark.parametrize(
+    ("written", "set_"),
+    [
+        ("from -9.4 to +0.7 %", "from \N{MINUS SIGN}9.4 to +0.7\N{NO-BREAK SPACE}%"),
+        ("(-1, 2) and 1e-3", "(\N{MINUS SIGN}1, 2) and 1e-3"),
+        ("on 2026-11-25, 784-400-10, x-1", "on 2026-11-25, 784-400-10, x-1"),
+    ],
+)
+def test_numbers_are_set_with_a_minus_and_keep_their_per_cent_sign(written, set_):
+    assert typeset.numbers(written) == set_
+
+
+def test_what_is_printed_is_broken_into_lines_unless_it_is_a_table_that_fits():
+    assert typeset.is_prose("No answer yet: put yours in place of the three dots.")
+    assert not typeset.is_prose("plain        83.0\nconditional  88.8")
+    assert typeset.is_prose("plain        83.0, " + 90 * "x")
+
+
+def test_every_chapter_that_a_page_names_is_there():
+    titles = {path.stem: execute.title(path) for path in NOTEBOOKS}
+    known = typeset.named(titles)
+    assert known["ask for a class"] == "conditional-replay"
+    texts = {path.stem: "\n".join(c.source for c in opened(path)[0].cells) for path in NOTEBOOKS}
+    texts |= {path.stem: path.read_text(encoding="utf-8") for path in BOOK.glob("*.md")}
+    told = {
+        (page, " ".join(name.casefold().split()))
+        for page, text in texts.items()
+        for name in re.findall(r"[Cc]hapters?\s\*([^*]+)\*", text)
+    }
+    assert told
+    assert [(page, name) for page, name in sorted(told) if name not in known] == []
+
+
+def test_a_notebook_says_how_long_it_took_this_time(tmp_path, monkeypatch):
+    path = tmp_path / "tiny.ipynb"
+    nbformat.write(
+        small("from genreplay_core import book", "here = book.start('tiny')", "print(1)"), path
+    )
+    monkeypatch.setenv("GENREPLAY_PROFILE", "ci")
+    execute.execute(path, "ci")
+    assert "hasn't been measured yet" in opened(path)[1][1].outputs[0].text
+    times = {"seconds": {"ci": {"tiny": 240}}, "machine": "two cores"}
+    monkeypatch.setattr(execute.book, "stored", lambda name: times)
+    execute.tell_time(path, "ci")
+    texts = [output.text for cell in opened(path)[1] for output in cell.outputs]
+    assert texts[0].startswith("device: ")
+    assert texts[0].endswith("\nabout 4 minutes on the book's machine (two cores)\n")
+    assert texts[1:] == ["1\n"]
+
+
 def test_a_notebook_is_run_kept_and_timed(tmp_path, monkeypatch):
     path, times = tmp_path / "tiny.ipynb", tmp_path / "times.json"
     picture = "book.picture(plots.bars({'a': (1, 2, 3)}, 'steps'), 'A bar of two steps')"

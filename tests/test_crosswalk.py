@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (ROOT / "book" / "crosswalk.md").read_text(encoding="utf-8").splitlines()
 ROWS = [line for line in LINES if line.startswith("| ") and "`" in line]
-CODE = sorted({name for row in ROWS for name in re.findall(r"`(genreplay_core[\w.]*)`", row)})
+CODE = sorted({name for row in ROWS for name in re.findall(r"[`<](genreplay_core[\w.]*)[`>]", row)})
 TESTS = sorted({name for row in ROWS for name in re.findall(r"`(tests/[^`]*)`", row)})
 
 
@@ -36,7 +36,7 @@ def test_every_row_names_code_and_a_test():
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in ROWS]
     assert len(cells) > 40
     for _, code, test in cells:
-        assert re.search(r"`genreplay_core\.[\w.]+`", code), code
+        assert re.search(r"[`<]genreplay_core\.[\w.]+[`>]", code), code
         assert re.fullmatch(r"`tests/test_\w+\.py::test_\w+`", test), test
 
 
@@ -53,7 +53,9 @@ def test_every_test_is_there(name):
 
 def test_every_field_is_one_of_its_class():
     fields = [
-        pair for row in ROWS for pair in re.findall(r"field `(\w+)` of {py:obj}`([\w.]+)`", row)
+        pair
+        for row in ROWS
+        for pair in re.findall(r"field `(\w+)` of {py:obj}`[\w.]+ <([\w.]+)>`", row)
     ]
     assert fields
     for field, path in fields:
