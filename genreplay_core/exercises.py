@@ -97,6 +97,30 @@ EXERCISES: dict[str, Exercise] = {
             "more": "training on all five tasks in turn did leave something",
         },
     ),
+    "scenarios-1": number(
+        0.98 - 4 / 5 * 0.9,
+        "average accuracy is learning accuracy plus the part that backward transfer has in it",
+        traps={
+            0.98 - 0.9: "the last task counts in one average and not in the other",
+            0.98 + 4 / 5 * 0.9: "backward transfer is negative: something was lost",
+        },
+    ),
+    "scenarios-2": choice(
+        "it never learned",
+        {
+            "it forgot": "then forgetting would be near 1",
+            "it works": "one fifth of all images, of five tasks: what is missing?",
+        },
+    ),
+    "scenarios-3": function(
+        lambda R: np.diag(np.asarray(R)[1:]).mean(),
+        [
+            ([[0.5], [0.9]],),
+            ([[0.1, 0.2], [0.9, 0.3], [0.4, 0.8]],),
+            (np.arange(12).reshape(4, 3),),
+        ],
+        "task j right after it was learned: leave out the untrained row, then take the diagonal",
+    ),
     "rehearsal-1": number(
         20 * 100 * 64 * 64 * 3 / 1e6,
         "images times pixels times colours, then bytes as millions",
