@@ -359,8 +359,9 @@ def protocol(shape, seed):
 
 
 def weighted(x, weight, seed, cleared=False):
-    """The parameters of your generator after two steps on x with these row weights, and the first
-    step's loss. cleared: gradients are, between the steps."""
+    """The parameters of your generator after two steps on x with these row weights, the first
+    step's loss, and x as it is left. cleared: gradients are, between the steps."""
+    x = x.clone()
     torch.manual_seed(seed)
     model = generator.my_generator(tuple(x.shape[1:]))
     torch.manual_seed(seed + 1)
@@ -368,7 +369,8 @@ def weighted(x, weight, seed, cleared=False):
     if cleared:
         model.zero_grad()
     model.train_step(x, weight=weight)
-    return {"loss": loss, "after": nn.utils.parameters_to_vector(model.parameters()).detach()}
+    after = nn.utils.parameters_to_vector(model.parameters()).detach()
+    return {"loss": loss, "after": after, "x": x}
 
 
 def generates(x, steps, seed):
@@ -391,7 +393,7 @@ def blank(x, weight, seed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    loss, steps = number(model.train_step(x, weight=weight)), len(given)
+    loss, steps = number(model.train_step(x.clone(), weight=weight)), len(given)
     model.decode(torch.randn(5, model.latent_dim))
     return {"loss": loss, "learning": given[0], "walk": given[steps:]}
 

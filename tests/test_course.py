@@ -318,6 +318,9 @@ WRONG: dict[str, dict[str, tuple]] = {
         "flow: gradients add up": ("weight @ (found - wanted).square().mean(1)\n        self.optimiser.zero_grad()\n", "weight @ (found - wanted).square().mean(1)\n"),
         "flow: one noise for all": ("torch.randn_like(image)", "torch.randn_like(image[:1])"),
         "flow: one time for all": ("torch.rand(len(x), 1)", "torch.rand(1, 1).expand(len(x), 1)"),
+        "flow: the same noise in each step": ("        image = 2 * x.flatten(1) - 1\n", "        image = 2 * x.flatten(1) - 1\n        torch.manual_seed(0)\n"),
+        "flow: changes the images that it is given": ("image = 2 * x.flatten(1) - 1", "image = x.mul_(2).sub_(1).flatten(1)"),
+        "wgan: one noise for all": ("torch.randn(len(x), self.latent_dim)", "torch.randn(1, self.latent_dim).expand(len(x), -1)", *WGAN),
         "flow: time not told": ("torch.cat([there, t], 1)", "torch.cat([there, 0 * t], 1)"),
         "flow: summed over pixels": ("loss = weight @ (found - wanted).square().mean(1)", "loss = weight @ (found - wanted).square().sum(1)"),
         "flow: backwards in time": ("t = x.new_full((len(x), 1), step / 20)", "t = x.new_full((len(x), 1), 1 - step / 20)"),
@@ -503,6 +506,9 @@ SAID = {
         "wgan: the critic's gradients add up": "zero_grad()",
         "flow: not shifted back": "too bright or too dark",
         "flow: one noise for all": "all rows have the same noise",
+        "wgan: one noise for all": "all rows have the same noise",
+        "flow: the same noise in each step": "fix no seed",
+        "flow: changes the images that it is given": "the solver learns from them too",
         "flow: one time for all": "a time of its own",
         "flow: a single step": "10 to 20 steps",
         "flow: time not told": "tell it to the network",
@@ -729,7 +735,7 @@ def test_pytest_in_the_folder_names_the_idea_and_not_the_line(made, tmp_path):
 def test_a_check_speaks_of_what_the_notebook_holds(made, monkeypatch, capsys):
     monkeypatch.chdir(made / "solved")
     course.check("2a")
-    assert capsys.readouterr().out.count("passed: ") == 3
+    assert capsys.readouterr().out.count("passed: ") == 4
     course.check("2a", {"gaussian_kl": lambda mean, logvar: mean.sum(1)})
     said = capsys.readouterr().out
     assert "passed: there is one number for each image\n" in said

@@ -311,7 +311,10 @@ def test_what_is_said_is_made_fit_to_print():
 
 def test_the_worker_answers_until_nobody_asks(tmp_path, monkeypatch):
     (tmp_path / "adapters.py").write_text(
+        "import torch\n"
         "def twice(x): return 2 * x\n"
+        "def off(): torch.set_grad_enabled(False)\n"
+        "def on(): return torch.is_grad_enabled()\n"
         "def undone(): raise NotImplementedError\n"
         "def wrong(): raise KeyError('key')\n"
         "def odd(): return object()\n"
@@ -321,6 +324,8 @@ def test_the_worker_answers_until_nobody_asks(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "adapters", raising=False)
     answer = grading.worker.answer
     assert answer("twice", [2]) == ["", 4]
+    assert answer("off", []) == ["", None]
+    assert answer("on", []) == ["", True]
     assert answer("undone", []) == ["undone", ""]
     assert answer("wrong", []) == ["KeyError", "'key'"]
     assert answer("odd", [])[0] == "TypeError"

@@ -1,13 +1,15 @@
 """Gives the tests your adapters, and says what a failure teaches instead of where it happened."""
 
 import pytest
+import torch
 
 
 @pytest.fixture
 def adapters():
     import adapters
 
-    return adapters
+    with torch.enable_grad():  # also if an earlier test's code has left them off
+        yield adapters
 
 
 @pytest.hookimpl(wrapper=True)
