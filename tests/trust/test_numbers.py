@@ -175,6 +175,7 @@ SIZES: dict[str, tuple[Examples, int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_strange_sizes_are_learned(name):
+    torch.manual_seed(0)  # the networks, too: at a million pixels an unlucky draw diverges
     whole, tasks, options = SIZES[name]
     for losses in learned((whole, whole), tasks, **options):
         assert len(losses) == 3
