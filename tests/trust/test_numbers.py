@@ -186,22 +186,19 @@ def test_strange_sizes_are_learned(name):
         assert losses.isfinite().all()
 
 
-@pytest.mark.parametrize("rate", [1e-3, 1e-4])
-def test_a_million_pixels_are_learned_or_it_is_said_what_to_do(rate):
-    """With the usual learning rate of the VAE, some draws of the networks diverge at once. Each is
-    told of, and what is advised helps."""
-    whole = examples(4, (1, 1024, 1024), 2)
+def test_a_million_pixels_are_learned_or_it_is_said_what_to_do():
+    """With the VAE's usual learning rate some draws of the networks diverge at once. Each is told
+    of, and what is advised helps."""
+    whole, said = examples(4, (1, 1024, 1024), 2), []
     for seed in range(8):
         try:
-            losses = learned((whole, whole), 2, seed, rate, batch=2)
+            learned((whole, whole), 2, seed, batch=2)
         except Diverged as error:
-            assert rate == 1e-3
-            said = (
-                r"the loss became (inf|nan) in task [01] at step [123]: lower the learning rate, .*"
-            )
-            assert re.fullmatch(said, str(error))
-        else:
-            assert all(each.isfinite().all() for each in losses)
+            said.append(str(error))
+        for losses in learned((whole, whole), 2, seed, 1e-4, batch=2):
+            assert losses.isfinite().all()
+    advice = re.compile(r"the loss became (inf|nan) in task \d at step \d: lower the learning rate")
+    assert [each for each in said if not advice.match(each)] == []
 
 
 @pytest.mark.parametrize("side", [1, 2, 3])
