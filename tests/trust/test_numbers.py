@@ -190,7 +190,7 @@ def test_a_million_pixels_are_learned_or_it_is_said_what_to_do():
     """With the VAE's usual learning rate some draws of the networks diverge at once. Each is told
     of, and what is advised helps."""
     whole, said = examples(4, (1, 1024, 1024), 2), []
-    for seed in range(8):
+    for seed in (0, 7):  # on x86 the second diverges
         try:
             learned((whole, whole), 2, seed, batch=2)
         except Diverged as error:
