@@ -270,10 +270,10 @@ def test_a_step_waits_for_no_device(name):
     with torch.device("meta"):
         generator = built(name)
         x, y = torch.empty(ROWS, *SHAPE), torch.empty(ROWS, dtype=torch.long)
-        z = torch.empty(2, generator.latent_dim)
-        loss = step(generator, x, y, torch.empty(ROWS), z)
-        assert loss.device.type == "meta"
-        assert sample(generator, ROWS, y).shape == x.shape
+        weight, z = torch.empty(ROWS), torch.empty(2, generator.latent_dim)
+    loss = step(generator, x, y, weight, z)
+    assert loss.device.type == "meta"
+    assert sample(generator, ROWS, y).shape == x.shape
 
 
 @every
