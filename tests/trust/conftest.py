@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def figures(full: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, An
         keep(request.node.originalname.removeprefix("test_"), found)
 
 
+@cache
+def environment() -> dict[str, Any]:
+    """Of what is tested: asked for once, since the figures themselves change the working tree."""
+    return records.environment(torch.device("cpu"))
+
+
 def keep(name: str, found: dict[str, Any]) -> None:
     """Put a test's figures beside those that are kept already."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"found": {}}
@@ -46,7 +53,7 @@ def keep(name: str, found: dict[str, Any]) -> None:
         **kept["found"].get(name, {}),  # of its other parameters
         **found,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "environment": records.environment(torch.device("cpu")),
+        "environment": environment(),
     }
     kept["found"] = dict(sorted(kept["found"].items()))
     write_json(FIGURES, kept)
