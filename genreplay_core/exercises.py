@@ -7,6 +7,7 @@ is right; `EXERCISES` has them by name. To add one, add a line there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -311,6 +312,27 @@ EXERCISES: dict[str, Exercise] = {
         ),
         [(LOW, HIGH, 1.0), (HIGH, LOW, 2.0), (LOW, 3 * HIGH, 4.0)],
         "both are divided by T before the softmax, and the loss is multiplied by its square",
+    ),
+    "the-generator-1": number(
+        1000 * 12 / 42,
+        "of each step take the solver's part off, then divide the one by the other",
+        within=5e-3,
+        traps={
+            400: "the solver's part is in both: take it off first",
+            1000 * 42 / 12: "the other one is slower, so it gets fewer steps",
+        },
+    ),
+    "the-generator-2": choice(
+        "the last",
+        {
+            "the first": "the second task rehearses them",
+            "none": "which task would rehearse what is dreamt when the stream is over?",
+        },
+    ),
+    "the-generator-3": function(
+        lambda sizes: sum((i + 1) * o for i, o in pairwise(sizes)),
+        [([3, 5],), ([784, 400, 400, 10],), ([110, 50, 50, 784],)],
+        "for each layer, what goes in times what comes out, and a bias for each that comes out",
     ),
     "conditional-replay-1": number(
         0.2 * 0.9**4,
