@@ -313,6 +313,26 @@ EXERCISES: dict[str, Exercise] = {
         [(LOW, HIGH, 1.0), (HIGH, LOW, 2.0), (LOW, 3 * HIGH, 4.0)],
         "both are divided by T before the softmax, and the loss is multiplied by its square",
     ),
+    "importance-1": number(
+        1 - max(np.roots([1, 0, 0, 1, -1]).real),
+        "the newest task weighs r, and the first keeps the part 1 - r in each task after it",
+        traps={
+            1 / 5: "with this the first has four fifths to the fourth, which is more than a fifth",
+            1 - max(np.roots([1, 0, 0, 0, 1, -1]).real): "four tasks come after the first",
+        },
+    ),
+    "importance-2": choice(
+        "as large, but noisier",
+        {
+            "half as large": "the dreams weigh 1 - r together, however many they are",
+            "the same": "how well do half as many dreams know the mean?",
+        },
+    ),
+    "importance-3": function(
+        lambda rows, r, new, old: rows * (1 - r) * old / (r * new + (1 - r) * old),
+        [(256, 0.5, 1.0, 1.0), (300, 0.2, 2.0, 1.0), (128, 0.9, 1.0, 3.0)],
+        "as r times the one spread is to 1 - r times the other, so are the new rows to the dreams",
+    ),
     "the-generator-1": number(
         1000 * 12 / 42,
         "of each step take the solver's part off, then divide the one by the other",
