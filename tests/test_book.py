@@ -446,6 +446,14 @@ x, y: (N, *shape), the `images`
     and more.
 other: 2 * 3.
 
+* a: is *no mistake*, it
+  goes on
+* b
+
+| name | `x` |
+| --- | --- |
+| a | 2 * 3 |
+
     x -> *y
 
 Args:
@@ -460,6 +468,15 @@ def test_docstrings_may_be_plain_text():
         r"* **x, y**: (N, \*shape), the ``images``",
         "  and more.",
         r"* **other**: 2 \* 3.",
+        "* a: is *no mistake*, it",
+        "  goes on",
+        "* b",
+        ".. list-table::",
+        "   :header-rows: 1",
+        "   * - name",
+        "     - ``x``",
+        "   * - a",
+        r"     - 2 \* 3",
         "::",
         "    x -> *y",
         "Args:",

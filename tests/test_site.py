@@ -214,6 +214,12 @@ def test_the_book_is_bound_as_one_pdf(browser, tmp_path):
     assert nested[0][0].title in said
 
 
+def test_the_library_names_types_and_defaults_as_the_code_does():
+    said = (SITE / "api.html").read_text()
+    assert "ArrayLike" in said
+    assert not re.search(r"_SupportsArray|&lt;function", said)
+
+
 def test_a_map_for_search_engines_names_every_page():
     addresses = re.findall(r"<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text())
     names = [address.rpartition("/")[2] for address in addresses]

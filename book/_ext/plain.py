@@ -1,7 +1,8 @@
 """Lets docstrings be plain text on the site: they are written for readers of the code.
 
-Stars, bars and backslashes mean themselves, `this` is code, an indented paragraph is a block of
-code, and a paragraph such as
+Stars, bars and backslashes mean themselves but in *this*, `this` is code, an indented paragraph is
+a block of code, lines that begin with a star are a list, lines that begin with a bar a table of
+Markdown, and a paragraph such as
 
     name, other: what they are, perhaps
         over several lines
@@ -15,15 +16,27 @@ from typing import Any
 
 SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
 ENTRY = re.compile(r"(\w+(?:, \w+)*): (.*)$")
+ITEM = re.compile(r"(\* )?(.*)$")
 CODE = re.compile(r"(`+)([^`]+)\1")
+MARK = re.compile(r"(\*\w[\w ]*\*)|([*|\\])")  # words between stars, or a mark by itself
+FUNCTION = re.compile(r"<function (\w+)[^>]*>")
 
 
 def literal(text: str) -> str:
-    """A line with its code marked as reStructuredText wants it, and nothing else marked."""
+    """A line with code and stressed words marked as reStructuredText wants it, and nothing else."""
     parts = CODE.split(text)  # text, backticks, code, text, ...
-    escaped = [re.sub(r"([*|\\])", r"\\\1", part) for part in parts[::3]]
+    escaped = [MARK.sub(lambda m: m[1] or f"\\{m[2]}", part) for part in parts[::3]]
     codes = [f"``{part}``" for part in parts[2::3]] + [""]
     return "".join(a + b for a, b in zip(escaped, codes, strict=True))
+
+
+def table(lines: list[str]) -> list[str]:
+    """A table of Markdown: a line of heads, one of strokes, and the rest."""
+    rows = [[literal(cell.strip()) for cell in line.strip("|").split("|")] for line in lines]
+    made = [".. list-table::", "   :header-rows: 1", ""]
+    for first, *others in [rows[0], *rows[2:]]:
+        made += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+    return made
 
 
 def paragraph(lines: list[str]) -> list[str]:
@@ -32,6 +45,10 @@ def paragraph(lines: list[str]) -> list[str]:
         return [literal(line) for line in lines]
     if lines[0].startswith("    "):
         return ["::", "", *lines]
+    if lines[0].startswith("|"):
+        return table(lines)
+    if lines[0].startswith("* "):
+        return [ITEM.sub(lambda m: (m[1] or "") + literal(m[2]), line, count=1) for line in lines]
     if not ENTRY.match(lines[0]):
         return [literal(line) for line in lines]
     told = [literal(line.replace("    ", "  ", 1)) for line in lines]
@@ -50,6 +67,13 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
     lines[:] = marked(lines)
 
 
+def named(
+    app: Any, what: str, name: str, obj: Any, options: Any, told: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """A function that is a default stands there by its name, as it does in the code."""
+    return told and FUNCTION.sub(r"\1", told), returned
+
+
 def alias(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """A named tuple's fields are told by its docstring."""
     return (getattr(obj, "__doc__", None) or "").startswith("Alias for field") or None
@@ -58,4 +82,5 @@ def alias(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) ->
 def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-skip-member", alias)
     app.connect("autodoc-process-docstring", plain, priority=400)
+    app.connect("autodoc-process-signature", named)
     return {"parallel_read_safe": True}
