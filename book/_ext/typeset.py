@@ -51,10 +51,12 @@ def keep_together(text: nodes.Text, better: str) -> None:
 
 
 def named(titles: Mapping[str, str]) -> dict[str, str]:
-    """What a page may be called -> the page: its title, or the parts of it, in small letters."""
+    """What a page may be called -> the page: its title, a part of it, or its first parts, in small
+    letters."""
     found: dict[str, str] = {}
     for page, title in titles.items():
-        for name in (title, *PART.split(title)):
+        begun = (title[: part.start()] for part in PART.finditer(title))
+        for name in (title, *PART.split(title), *begun):
             found.setdefault(name.casefold().rstrip(":.,"), page)
     return found
 
