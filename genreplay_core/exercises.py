@@ -441,6 +441,31 @@ EXERCISES: dict[str, Exercise] = {
         [(1_000_000, 32, 784, 10), (1_075_784, 8, 191, 10), (500, 16, 100, 3), (999, 4, 50, 1)],
         "the weights' bytes, then how many whole images they are for each class",
     ),
+    "beyond-mnist-1": number(
+        2 / 3,
+        "the last swap is that of real images for dreams; what does it cost, of all that was lost?",
+        traps={
+            10 / 12: "the order of the tasks costs something too",
+            10.0: "that's in points; a part of the gap is wanted",
+            1 / 3: "that is the part that comes with the order and the labels",
+        },
+    ),
+    "beyond-mnist-2": choice(
+        "variety",
+        {
+            "labels": "who labels on either side of the swap?",
+            "solver": "is it another one on the other side of the swap?",
+        },
+    ),
+    "beyond-mnist-3": function(
+        lambda shares: np.triu(shares, 1).sum() / len(shares),
+        [
+            (np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.0, 0.1, 0.9]]),),
+            (np.array([[0.0, 1.0], [0.0, 1.0]]),),
+            (np.eye(3),),
+        ],
+        "add up what stands to the right of the diagonal; each row sums to one",
+    ),
     "no-boundaries-1": number(
         0.8**3,
         "each freezing leaves the old a part of what it had",
