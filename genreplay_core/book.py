@@ -27,7 +27,7 @@ import torch
 from matplotlib.figure import Figure
 
 from . import claims, exercises
-from .metrics import next_value
+from .metrics import interval, next_value
 from .nets import pick_device
 from .plots import DPI
 
@@ -127,16 +127,23 @@ def compare(record: Mapping[str, Any], study: str, name: str) -> None:
     """
     found = row(study, name)
     values = [run["average_accuracy"] for run in found["runs"] if "failed" not in run]
-    ours, (low, high) = record["average_accuracy"], next_value(values)
     mine = json.loads(json.dumps(record["config"]))
     other = sorted(key for key, value in found["config"].items() if mine[key] != value)
-    lies = "yours lies inside" if low <= ours <= high else "yours lies **outside**"
-    where = f"between {100 * low:.1f} and {100 * high:.1f} %"
-    told = f"a further run should lie {where} (95 %): {lies}."
+    ours, mean = record["average_accuracy"], sum(values) / len(values)
+    said = f"Yours: **{100 * ours:.1f} %**. The book's mean: {100 * mean:.1f} %, {len(values)} runs"
+    say(f"{said}; {_verdict(ours, values, other)}")
+
+
+def _verdict(ours: float, values: Sequence[float], other: Sequence[str]) -> str:
+    """Whether a run lies where the book's runs say; other: in which options it differs."""
     if other:
-        told = f"your recipe isn't the book's (it differs in {', '.join(other)}), so no verdict."
-    mean = 100 * sum(values) / len(values)
-    say(f"Yours: **{100 * ours:.1f} %**. The book's {len(values)} runs: {mean:.1f} %; {told}")
+        return f"your recipe isn't the book's (it differs in {', '.join(other)}), so no verdict."
+    if len(values) == 1:
+        return "one run doesn't say how far a further one may lie, so no verdict."
+    low, high = next_value(values)
+    lies = "inside" if low <= ours <= high else "**outside**"
+    where = f"between {100 * low:.1f} and {100 * high:.1f} % (95 %)"
+    return f"a further run should lie {where}: yours lies {lies}."
 
 
 def claim(name: str) -> None:
@@ -168,6 +175,16 @@ def say(text: str, **values: object) -> None:
     from IPython.display import Markdown, display  # a notebook has it, the library needs none
 
     display(Markdown(text.format(**values)))
+
+
+def told(values: Iterable[float], spec: str = ".1f") -> str:
+    """What a table's cell says of a row: mean, 95 % interval, and of how many seeds.
+
+    Args:
+        values: one a seed; there may be none yet. spec: how a number is written.
+    """
+    known = list(values)
+    return f"{interval(known):{spec}}, {len(known)}" if known else "not yet run"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> None:

@@ -25,12 +25,19 @@ Array = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean over seeds with its uncertainty, in the units of the values."""
+    """A mean over seeds with its uncertainty, in the units of the values.
+
+    f"{found:.1f}" reads "84.5 (83.0 to 86.0)"; the mean alone where one seed has no interval.
+    """
 
     mean: float
     standard_error: float
     low: float
     high: float
+
+    def __format__(self, spec: str) -> str:
+        reach = "" if np.isnan(self.low) else f" ({self.low:{spec}} to {self.high:{spec}})"
+        return f"{self.mean:{spec}}{reach}"
 
 
 def average_accuracy(R: ArrayLike) -> float:

@@ -173,8 +173,24 @@ def test_a_run_is_held_against_the_books(monkeypatch, shown, accuracy, changes, 
     record = {"average_accuracy": accuracy, "config": {**CONFIG, "seed": 9, **changes}}
     book.compare(record, "s", "r")
     # t = 4.303 with two degrees of freedom; s = 0.01; n = 3
-    assert shown[0].startswith(f"Yours: **{100 * accuracy:.1f} %**. The book's 3 runs: 83.0 %;")
+    ours = f"Yours: **{100 * accuracy:.1f} %**. The book's mean: 83.0 %, 3 runs;"
+    assert shown[0].startswith(ours)
     assert shown[0].endswith(said)
+
+
+def test_one_run_of_the_book_gives_no_verdict(monkeypatch, shown):
+    runs = [{"seed": 2, "average_accuracy": 0.8}]
+    alone = {"study": "s", "rows": [{"name": "r", "config": CONFIG, "runs": runs}]}
+    monkeypatch.setattr(book, "stored", lambda name: alone)
+    book.compare({"average_accuracy": 0.84, "config": CONFIG}, "s", "r")
+    assert shown[0].endswith("one run doesn't say how far a further one may lie, so no verdict.")
+
+
+def test_a_cell_says_mean_interval_and_how_many_seeds():
+    assert book.told([0.0, 2.0]) == "1.0 (-11.7 to 13.7), 2"
+    assert book.told([0.0, 2.0], "+.0f") == "+1 (-12 to +14), 2"
+    assert book.told([84.52]) == "84.5, 1"
+    assert book.told([]) == "not yet run"
 
 
 def test_a_claim_is_shown_and_one_that_is_not_there_is_one_line(shown):

@@ -182,6 +182,12 @@ def test_interval_of_two_seeds_matches_the_printed_t_table():
     assert found == pytest.approx((1.0, 1.0, 1 - 12.706, 1 + 12.706), abs=1e-3)
 
 
+def test_an_interval_is_written_with_its_mean_and_one_seed_as_its_mean_alone():
+    assert f"{metrics.Interval(84.5, 0.5, 83.04, 85.96):.1f}" == "84.5 (83.0 to 86.0)"
+    assert f"{metrics.Interval(2.5, 1.0, -0.5, 5.5):+.2f}" == "+2.50 (-0.50 to +5.50)"
+    assert f"{metrics.interval([84.52]):.1f}" == "84.5"
+
+
 def test_interval_of_five_seeds_matches_the_printed_t_table():
     values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     values.flags.writeable = False
