@@ -38,6 +38,7 @@ def script(name: str):
 
 reference = script("reference_replay")
 levers, cost, anatomy = script("levers"), script("cost"), script("anatomy")
+families = script("families")
 
 
 @pytest.fixture(scope="module")
@@ -400,3 +401,41 @@ def test_the_parts_of_a_step_make_the_whole(tmp_path, monkeypatch, capsys):
     assert sum(found.values()) == pytest.approx(whole)
     assert min(found.values()) > 0
     assert "matrix products" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- families
+
+
+def test_the_generator_is_timed_alone(recipe, monkeypatch):
+    scholar, taken = scholar_of(recipe, replay="conditional"), {"solver": 0, "generator": 0}
+    for name in taken:
+        step = getattr(scholar, f"{name}_step")
+
+        def counted(batch, weight, name=name, step=step):
+            taken[name] += 1
+            return step(batch, weight)
+
+        monkeypatch.setattr(scholar, f"{name}_step", counted)
+    ticks = iter(range(0, 100, 10))  # a look at the solver's step, one at the block's end, the rest
+    monkeypatch.setattr(families.bench, "now", lambda device: next(ticks))
+    seconds = families.alone(scholar, bench.stream_in(recipe.folder), steps=4)
+    assert taken == {"solver": 1, "generator": families.BLOCK + 4}
+    assert seconds == 10 / 4
+
+
+def test_families_are_held_against_the_vae(tmp_path, monkeypatch, capsys):
+    costs = {"vae": 0.01, "flow": 0.02, "wgan": 0.03, "conv-vae": 0.1}
+
+    def training(recipe, clock, generator, **changes):
+        assert clock is families.alone
+        return lambda: costs[generator]
+
+    monkeypatch.setattr(families.bench, "training", training)
+    words = ["--out", str(tmp_path), "--rounds", "2", "--device", "cpu", "--quick"]
+    monkeypatch.setattr(sys, "argv", ["families.py", *words])
+    families.main()
+    found = json.loads((tmp_path / "families.json").read_text())
+    assert found["milliseconds"] == pytest.approx({n: 1e3 * s for n, s in costs.items()})
+    slower = {name: one["median"] for name, one in found["slowness"].items()}
+    assert slower == pytest.approx({"flow": 2, "wgan": 3, "conv-vae": 10})
+    assert "conv-vae       100.0 ms a step   10.00 times the VAE" in capsys.readouterr().out

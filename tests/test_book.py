@@ -264,6 +264,14 @@ def test_the_summaries_of_a_result_follow_from_its_runs(path):
             ].keys()
 
 
+def test_families_have_the_time_of_the_vae():
+    measured = json.loads((BOOK / "results" / "families.json").read_text())["slowness"]
+    rows = study.read(BOOK / "experiments" / "generator-family.toml").rows
+    given = {row.config(2).generator: row.config(2).generator_steps for row in rows}
+    wanted = {name: 2000 / one["median"] for name, one in measured.items()}
+    assert given == pytest.approx(wanted, abs=5)
+
+
 # ---------------------------------------------------------------- notebooks
 
 NOTEBOOKS = execute.notebooks()
