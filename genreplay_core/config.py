@@ -174,7 +174,8 @@ class Config:
     average, generator_average, lr_end: see `GenerativeReplay`.
     validation: the part of the training examples that is held out and judged by, instead of the
         test set: for choosing settings.
-    curve_every: steps between the points of the curve within a task; 0 for none.
+    curve_every: steps between the points of the curve within a task; 0 for none. A generator
+        with more steps than the solver carries the curve on, flat, to its own end.
     quality: judge the dreams after each task. privacy: attack the scholar at the end.
     jitter: pixels by which the solver's images are shifted, at most, see `data.jitter`.
     train_examples: training examples of each class, a random choice; None for all.
