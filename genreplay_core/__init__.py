@@ -1,8 +1,7 @@
 """Continual learning with deep generative replay (Shin, Lee, Kim and Kim 2017).
 
-To read it all, go in this order; each module needs only those before it:
-data, nets, generators, replay, regularisers, faults, learner, experiment, cli. `metrics`,
-`quality` and `plots` stand beside them.
+To read it, go in this order: data, nets, generators, replay, regularisers, faults, learner,
+config, experiment, study, sweep, cli. Beside them stand metrics, quality, privacy and plots.
 """
 
 from importlib.metadata import version

@@ -191,6 +191,7 @@ class Cohort(GenerativeReplay):
             average=first.average,
             generator_average=first.generator_average,
             lr_end=first.lr_end,
+            augment=first.augment,
             capture=first.capture,
         )
         self.scholars = list(scholars)

@@ -164,7 +164,7 @@ def row(result: Result, name: str) -> dict[str, Any]:
 
 def by_seed(row: dict[str, Any], measure: str) -> dict[int, float]:
     """Seed -> percent, of the runs that came to their end. A measure inside others is named by
-    the way to it: "privacy.solver.auc"."""
+    the way to it: "privacy.last task.attacks.solver.auc"."""
     ended = [run for run in row["runs"] if "failed" not in run]
     return {run["seed"]: 100 * reduce(_inside, measure.split("."), run) for run in ended}
 

@@ -25,11 +25,9 @@ from .adapt import optimisers
 from .data import Pair, Stream, domains, few, held_out, jitter, permuted, repeated, rotated, split
 from .datasets import load
 from .learner import GenerativeReplay
-from .regularisers import EWC, SI
+from .regularisers import EWC, SI, Regulariser
 from .replay import ByCode, Hard, Label, Soft, Strategy
 from .seeds import seeded
-
-Progress = Callable[[int, int, float], None]  # (task, tasks, fraction of the task done)
 
 STREAMS = ("split", "permuted", "rotated", "repeated", "domains")
 
@@ -46,7 +44,7 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "flow": generators.mlp_flow,
 }
 
-REGULARISERS: dict[str, Callable[..., nn.Module]] = {"ewc": EWC, "si": SI}
+REGULARISERS: dict[str, Callable[..., Regulariser]] = {"ewc": EWC, "si": SI}
 
 ABOVE_ZERO = (
     *("tasks", "steps", "epochs", "generator_steps", "batch", "per_class", "lr", "temperature"),
@@ -174,8 +172,8 @@ class Config:
     average, generator_average, lr_end: see `GenerativeReplay`.
     validation: the part of the training examples that is held out and judged by, instead of the
         test set: for choosing settings.
-    curve_every: steps between the points of the curve within a task; 0 for none. A generator
-        with more steps than the solver carries the curve on, flat, to its own end.
+    curve_every: steps between the points of the curve within a task; 0 for none. Where
+        the generator learns on alone, the curve goes on too, flat.
     quality: judge the dreams after each task. privacy: attack the scholar at the end.
     jitter: pixels by which the solver's images are shifted, at most, see `data.jitter`.
     train_examples: training examples of each class, a random choice; None for all.
@@ -267,6 +265,8 @@ def _check_replay(config: Config) -> None:
         raise ValueError(
             f"replay '{config.replay}' doesn't know its rows' classes: leave out labels 'code'"
         )
+    if config.labels == "code" and config.best_of > 1:
+        raise ValueError("best_of asks the old solver, and labels 'code' doesn't: leave out one")
     asked = {"align": config.align, "best_of": config.best_of > 1}
     for name, wanted in asked.items():
         if wanted and not arm.conditional:
@@ -364,7 +364,7 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
     arm, legend = REPLAYS[config.replay], stream.legend
     with seeded(config.seed, 0):
         build = SOLVERS[config.solver]
-        solver = build(stream.shape, legend.outputs, **_hidden(build, config.hidden))
+        solver = build(stream.shape, legend.outputs, **_taken(build, {"hidden": config.hidden}))
         generator = None
         if arm.dreams:
             generator = _generator(config, stream.shape, legend.codes if arm.conditional else None)
@@ -378,7 +378,7 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
         device,
         strategy=build_strategy(config),
         legend=stream.legend,
-        regulariser=regulariser,  # type: ignore[arg-type]
+        regulariser=regulariser,
         batch=config.batch,
         lr=config.lr,
         seed=config.seed,
@@ -393,10 +393,9 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
 
 def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Module:
     build = GENERATORS[config.generator]
-    asked = {"latent_dim": config.latent_dim, "critic_steps": config.critic_steps}
-    given = {name: size for name, size in asked.items() if size is not None}
-    hidden = _hidden(build, config.generator_hidden or config.hidden)
-    generator = build(shape, classes, **given, **hidden)
+    sizes = {own: getattr(config, name) for name, own in SIZES.items()}
+    sizes["hidden"] = sizes["hidden"] or config.hidden
+    generator = build(shape, classes, **_taken(build, sizes))
     if config.generator_lr is not None:
         for _, optimiser in optimisers(generator):
             for group in optimiser.param_groups:
@@ -404,6 +403,7 @@ def _generator(config: Config, shape: nets.Shape, classes: int | None) -> nn.Mod
     return generator
 
 
-def _hidden(build: Callable[..., nn.Module], width: int | None) -> dict[str, Any]:
-    """The width of the hidden layers, for networks that have such a thing."""
-    return {"hidden": width} if "hidden" in inspect.signature(build).parameters else {}
+def _taken(build: Callable[..., nn.Module], sizes: dict[str, int | None]) -> dict[str, Any]:
+    """Those of the sizes that are given and that such a network has."""
+    has = inspect.signature(build).parameters
+    return {name: size for name, size in sizes.items() if size is not None and name in has}

@@ -184,7 +184,7 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
 
 
 def checked(examples: Examples) -> Examples:
-    """The examples, with y as int64, or one line that says what is wrong with them.
+    """The examples, x as uint8 or float32 and y as int64, or one line that says what is wrong.
 
     Raises:
         ValueError: no example, or no pixel; as many labels as images are wanted; labels not integer
@@ -201,7 +201,7 @@ def checked(examples: Examples) -> Examples:
         raise ValueError(f"labels are {y.dtype}, expected integers: use y.long()")
     if x.device.type != "meta":
         _check_values(x, y)
-    return Examples(x, y.long())
+    return Examples(x if x.dtype == torch.uint8 else x.float(), y.long())
 
 
 def _check_values(x: Tensor, y: Tensor) -> None:

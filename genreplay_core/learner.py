@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapt import adapted, optimisers
-from .capture import captured
+from .capture import Step, captured
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
 from .faults import (
     check_generator,
@@ -50,7 +50,6 @@ BLOCK = 16  # steps whose rows are drawn and dreamt at once: bounds memory, save
 LOOK, TRIED = 512, 200  # generator steps between two looks at its dreams, and before the first
 
 Watch = Callable[[int, int], None]  # (steps done, steps in all)
-Step = Callable[[Data, Tensor], Tensor]  # (rows of one batch, a generator's weights) -> loss
 
 
 @dataclass
@@ -97,11 +96,14 @@ class Trainee:
         self.mean = self.mean or [w.detach().clone() for w in self.weights]
         torch._foreach_lerp_(self.mean, self.weights, 1 / self.averaged)
 
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Keep the averaged weights, if there are any, and put the learning rates back."""
+    def restore_rates(self) -> None:
+        """Put the learning rates back."""
         for group, rate in self.rates:
             group["lr"] = rate
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Keep the averaged weights, if there are any."""
         for weight, mean in zip(self.weights, self.mean, strict=False):
             weight.copy_(mean)
 
@@ -177,7 +179,8 @@ class GenerativeReplay:
 
     Raises:
         TypeError: the generator lacks a part of the protocol.
-        ValueError: the device isn't there; the batch isn't positive.
+        ValueError: the device isn't there; the batch isn't positive; a regulariser with a strategy
+            that begins each task anew.
     """
 
     kept: Examples | None  # what the strategy stores: of all tasks met,
@@ -205,6 +208,8 @@ class GenerativeReplay:
     ):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
+        if regulariser is not None and strategy is not None and strategy.anew:
+            raise ValueError("a regulariser holds on to weights: it can't begin each task anew")
         self.device = pick_device(str(device))
         self.strategy = strategy or (none() if generator is None else generative())
         self.solver = solver.to(self.device)
@@ -250,11 +255,14 @@ class GenerativeReplay:
 
         Args:
             dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes.
-            task_id: a new number freezes the scholar as it is; the last call's goes on with it.
+            task_id: a new number freezes the scholar as it is; the last call's goes on with it,
+                with the same examples or with classes that are still to come. A regulariser
+                takes each call for a task.
             epochs: passes over the data, unless `steps` is given.
             replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
             steps, generator_steps: budgets; the generator's is the solver's if not given.
-            watch: called every so many steps, or fewer, with the steps done and those in all.
+            watch: called every so many steps, or fewer, with the steps done and those in all;
+                where only the generator still learns, at the ends of blocks.
 
         Raises:
             ValueError: what doesn't go together, budgets below 1, a task that was left already.
@@ -267,11 +275,15 @@ class GenerativeReplay:
         self._enter(task_id)
         solver, generator = self._trainees(budget, own)
         with self._randomness(self.calls + 1), self._autocast(), flushing():
-            for done, total in self._learn(examples, old, solver, generator, look):
-                if watch is not None:
-                    with unmoved():  # looking must not change what is looked at
-                        watch(done, total)
-                self._look(examples, generator)
+            try:
+                for done, total in self._learn(examples, old, solver, generator, look):
+                    if watch is not None:
+                        with unmoved():  # looking must not change what is looked at
+                            watch(done, total)
+                    self._look(examples, generator)
+            finally:  # who interrupts a call and calls again wants to begin with the rates given
+                for trainee in (solver, generator):
+                    trainee.restore_rates()
             self._leave(examples, [solver, generator])
         return Trained.of(solver, generator, time.perf_counter() - begun)
 
@@ -503,12 +515,20 @@ class GenerativeReplay:
         self.seen = self._met(examples)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
-            parts = [part for part in (self.past_kept, chosen) if part is not None]
+            parts = [*self._kept_before(examples.y), chosen]
             self.kept = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
         if self.regulariser is not None:
             draw, legend = shuffled(len(examples), self.device), self.legend
             assert legend is not None
             self.regulariser.end_task(self.solver, lambda n: labelled(examples[draw(n)], legend))
+
+    def _kept_before(self, y: Tensor) -> list[Examples]:
+        """What stays in store: of past tasks, and of this one's classes that aren't in y."""
+        if self.kept is None:
+            return []
+        past = 0 if self.past_kept is None else len(self.past_kept)
+        rows = torch.arange(len(self.kept), device=self.device)
+        return [self.kept[((rows < past) | ~torch.isin(self.kept.y, y)).nonzero().squeeze(1)]]
 
     def _met(self, examples: Examples) -> Tensor:
         """(C,) how many examples of each code have been met, these included."""

@@ -183,7 +183,7 @@ def assess(judge: Judge, dreams: Tensor, answers: Tensor, met: Tensor, wanted: T
         recall=recall,
         class_histogram=histogram(seen, len(wanted)),
         label_agreement=float(
-            (answers.to(seen.device) == wanted.to(seen.device)[seen]).double().mean()
+            (answers.to(seen.device) == wanted.to(seen.device)[seen]).cpu().double().mean()
         ),
     )
 

@@ -35,7 +35,8 @@ class Regulariser(nn.Module):
     def loss(self, solver: nn.Module) -> Tensor:
         """The penalty up to a constant, which has the penalty's gradient."""
         theta = _vector(solver.parameters())
-        return self.strength * (0.5 * self.slope * theta - self.pull) @ theta
+        # no matrix product, which autocast would round: near the anchor its terms cancel
+        return self.strength * ((0.5 * self.slope * theta - self.pull) * theta).sum()
 
     def remember(self, importance: Tensor, anchor: Tensor) -> None:
         self.slope += importance
@@ -109,6 +110,7 @@ class SI(Regulariser):
         self.last.copy_(theta)
 
     def end_task(self, solver: nn.Module, rows: Batches) -> None:
+        self.last.copy_(_vector(solver.parameters()).detach())  # they may have been averaged
         importance = self.path.relu() / ((self.last - self.start).square() + self.damping)
         self.slope += importance
         self.pull.copy_(self.slope * self.last)  # one anchor for all tasks, the latest

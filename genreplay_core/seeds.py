@@ -18,8 +18,23 @@ def mixed(*seed: int) -> int:
 
 
 def unmoved() -> contextlib.AbstractContextManager[None]:
-    """After it, torch's random state is what it was before."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    """After it, torch's random state is what it was before, that of an accelerator too."""
+    there = torch.accelerator.current_accelerator()
+    if there is not None and there.type == "mps":
+        return _unmoved_mps()
+    devices, kind = range(torch.accelerator.device_count()), "cuda" if there is None else there.type
+    return torch.random.fork_rng(devices, device_type=kind)
+
+
+@contextlib.contextmanager
+def _unmoved_mps() -> Iterator[None]:
+    """On MPS, which has one state where `fork_rng` asks for one of each device."""
+    before = torch.mps.get_rng_state()
+    try:
+        with torch.random.fork_rng(devices=()):
+            yield
+    finally:
+        torch.mps.set_rng_state(before)
 
 
 @contextlib.contextmanager

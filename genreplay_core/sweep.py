@@ -104,7 +104,8 @@ def _chosen(wanted: Study, only: Sequence[str]) -> list[Job]:
 def _kept(
     wanted: Study, done: dict[tuple[str, int], Record], out: Path, together: bool
 ) -> dict[str, Any]:
-    """The result so far, which is written down."""
+    """The result so far, which is written down, with what another sweep has added meanwhile."""
+    done = {**study.stored(wanted, out / f"{wanted.name}.json"), **done}
     asked = [wanted.source, "--out", out.as_posix(), *["--together"] * together]
     found = study.result(wanted, done, shlex.join(["genreplay", "sweep", *asked]))
     write_json(out / f"{wanted.name}.json", sealed(found))

@@ -346,8 +346,9 @@ def test_generators_learn_in_a_cohort_what_each_learns(double, name, classes):
     [
         {"lr": 0.01, "reset_optimisers": True, "legend": legend_for("task", 2, 2)},
         {"average": 0.5, "generator_average": 0.9, "lr_end": 0.1, "seed": None},
+        {"augment": lambda x: x.flip(-1)},
     ],
-    ids=["rates", "averages"],
+    ids=["rates", "averages", "augment"],
 )
 def test_options_mean_for_a_cohort_what_they_mean_for_each(double, changes, monkeypatch):
     monkeypatch.setattr(learner, "BLOCK", 1)  # weights are averaged over blocks

@@ -412,6 +412,7 @@ SOURCES = {
     "pair of tensors": lambda e: (e.x, e.y),
     "pair of arrays": lambda e: (e.x.numpy(), e.y.numpy()),
     "float pixels": lambda e: (as_float(e.x), e.y),
+    "long float pixels": lambda e: (e.x.numpy() / 255.0, e.y.numpy()),
     "short labels": lambda e: (e.x, e.y.to(torch.int16)),
     "PIL images": Photos,
     "TensorDataset": lambda e: TensorDataset(e.x, e.y),
@@ -428,6 +429,7 @@ def test_examples_are_the_same_whichever_way_they_are_given(source, shape):
     wanted = examples(shape=shape)
     found = gather(SOURCES[source](wanted))
     assert found.y.dtype == torch.int64
+    assert found.x.dtype in (torch.uint8, torch.float32)
     assert same(found.to("cpu"), wanted.to("cpu"))
 
 

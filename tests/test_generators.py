@@ -186,6 +186,18 @@ def test_a_step_gives_a_finite_number_without_a_graph_and_learns(name):
     assert any(not torch.equal(*pair) for pair in zip(generator.parameters(), before, strict=True))
 
 
+@ours
+def test_under_autocast_it_learns_and_dreams_as_well(name):
+    generator, z = built(name), draw(2, 64 if "flow" in name else 4)
+    before = state(generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = step(generator, z=z)
+        x = dream(generator, z, CODE[:2])
+    assert loss.isfinite()
+    assert x.isfinite().all()
+    assert not torch.equal(state(generator), before)
+
+
 @likelihoods
 def test_the_loss_falls(name):
     generator = built(name)

@@ -226,6 +226,16 @@ def test_a_task_may_come_in_parts():
     assert (scholar.past.draw_codes(100).bincount(minlength=2) > 20).all()
 
 
+def test_a_store_keeps_the_classes_of_all_parts_and_the_latest_of_each():
+    scholar, whole = scholar_of(strategy=replay.stored(3)), task(0)
+    for code in (0, 1, 1):
+        scholar.train_task(whole[whole.y == code], 0, steps=2)
+    assert scholar.kept.y.tolist() == [0] * 3 + [1] * 3
+    learn(scholar, 1)
+    assert scholar.kept.y.bincount().tolist() == [3, 3, 3, 3]
+    assert same_bits([scholar.past_kept.x], [scholar.kept.x[:6]])
+
+
 def test_replayed_rows_carry_no_gradient_whatever_the_replay():
     def careless(past: Past, now: Data, n: int) -> Data:
         x = past.live[1].decode(torch.randn(n, 3))
@@ -622,6 +632,18 @@ def test_the_learning_rate_falls_along_half_a_cosine_and_is_put_back():
     wanted = [0.01 * (0.2 + 0.8 * (1 + math.cos(math.pi * i / 4)) / 2) for i in range(4)]
     assert sorted(set(seen), reverse=True) == pytest.approx(wanted)
     assert scholar.optimiser.param_groups[0]["lr"] == 0.01
+
+
+def test_a_call_that_is_interrupted_leaves_the_rates_as_they_were_given():
+    def interrupt(done: int, total: int) -> None:
+        if done == 3 * BLOCK:
+            raise KeyboardInterrupt
+
+    scholar = scholar_of(lr_end=0.01, lr=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        scholar.train_task(task(0), 0, steps=4 * BLOCK, watch=interrupt)
+    rates = {group["lr"] for _, o in scholar._optimisers() for group in o.param_groups}
+    assert rates == {0.01, 1e-3}  # the solver's and the generator's own
 
 
 def test_a_rate_that_does_not_fall_changes_nothing():

@@ -116,6 +116,16 @@ def test_penalty_over_two_tasks_is_the_sum_of_both(strength):
     torch.testing.assert_close(ewc.loss(solver) - penalty(), here)  # they differ by a constant
 
 
+def test_a_weight_at_its_anchor_is_not_pulled_under_autocast_either():
+    torch.manual_seed(0)
+    solver = softmax_regression(30, 10)
+    ewc = EWC(solver, strength=1.0)
+    ewc.remember(torch.rand(310), flat(solver))
+    with torch.autocast("cpu", torch.bfloat16):
+        descend(torch.optim.SGD(solver.parameters(), lr=0.0), ewc.loss(solver))
+    assert max(p.grad.abs().max() for p in solver.parameters()) < 1e-6
+
+
 # ---------------------------------------------------------------- SI
 
 
@@ -169,6 +179,16 @@ def test_si_pulls_to_where_the_latest_task_ended():
     descend(torch.optim.SGD(w.parameters(), lr=0.0), si.loss(w))
     gradient = torch.cat([p.grad.flatten() for p in w.parameters()])
     torch.testing.assert_close(gradient, torch.zeros(8))
+
+
+def test_si_pulls_to_the_weights_that_were_kept_where_they_were_averaged():
+    w = softmax_regression(3, 2)
+    si = SI(w)
+    si.after_step(w)
+    vector_to_parameters(torch.randn(8, generator=seeded(1)), w.parameters())
+    si.end_task(w, None)
+    assert torch.equal(si.last, flat(w))
+    assert torch.equal(si.start, flat(w))
 
 
 def test_a_weight_that_made_the_loss_rise_is_not_protected():

@@ -38,6 +38,30 @@ def test_numbers_inside_seeded_follow_from_the_seed_alone():
         assert not torch.equal(torch.rand(5), first)
 
 
+class Mps:
+    """What torch tells of a Mac, of which it has one random state."""
+
+    state = torch.tensor([1])
+
+    def get_rng_state(self):
+        return self.state.clone()
+
+    def set_rng_state(self, state):
+        self.state = state
+
+
+def test_the_state_on_a_mac_is_as_before_too(monkeypatch):
+    mps, before = Mps(), torch.get_rng_state()
+    monkeypatch.setattr(torch, "mps", mps)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    with pytest.raises(ZeroDivisionError), unmoved():  # noqa: PT012
+        torch.rand(1)
+        mps.state = torch.tensor([2])
+        raise ZeroDivisionError
+    assert mps.state.item() == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_seeded_block_in_another_changes_nothing_after_it():
     with seeded(1):
         torch.rand(1)

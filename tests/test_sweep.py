@@ -186,6 +186,18 @@ def test_some_rows_may_be_run_and_the_others_later(tmp_path):
         sweeping(tmp_path, only=["none", "excat"])
 
 
+def test_two_sweeps_of_one_study_at_a_time_lose_nothing(tmp_path):
+    others = []
+
+    def meanwhile(job, record, done, wanted):
+        if not others:
+            others.append(sweeping(tmp_path, only=["exact"])[1])
+
+    sweeping(tmp_path, only=["none"], finished=meanwhile)
+    assert others == [[("exact", 0), ("exact", 1)]]
+    assert len(matrices(result_in(tmp_path))) == 4
+
+
 def test_a_finished_sweep_does_nothing_again(tmp_path, swept):
     shutil.copytree(swept.folder / "out", tmp_path / "out")
     result, ended = sweeping(tmp_path)
