@@ -92,10 +92,10 @@ EXERCISES: dict[str, Exercise] = {
         "take the best that was ever reached, and the last",
     ),
     "forgetting-3": choice(
-        "most",
+        "more",
         {
-            "none": "try it: random features are better than one thinks",
-            "more": "training on all five tasks in turn did leave something",
+            "fewer": "try it: random features are better than one thinks",
+            "about as many": "run the cell of the probe on both, and compare",
         },
     ),
     "scenarios-1": number(

@@ -235,7 +235,7 @@ class WGANGP(nn.Module):
         self.critic_optimiser = adam(critic.parameters(), lr[1], betas=(0.5, 0.9))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.network(self.code(z, y)).to(z.dtype).sigmoid()  # autocast's is shorter
+        return self.network(self.code(z, y)).to(z.dtype).sigmoid()  # autocast's are shorter
 
     def score(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's score of each image, (N,): higher is more real."""
@@ -345,9 +345,8 @@ class FlowMatching(nn.Module):
 
     def image_logits(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """The predicted image before the sigmoid. x_t (N, pixels) in about [-1, 1], t (N, 1)."""
-        return self.network(self.code(torch.cat([x_t, t], 1), y)).to(
-            x_t.dtype
-        )  # autocast's is shorter
+        logits = self.network(self.code(torch.cat([x_t, t], 1), y))
+        return logits.to(x_t.dtype)  # autocast's are shorter
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x_t = z
