@@ -16,15 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, bench, plots, records, report, study
-from .config import (
-    GENERATORS,
-    PRECISIONS,
-    REGULARISERS,
-    REPLAYS,
-    SOLVERS,
-    STREAMS,
-    Config,
-)
+from .config import GENERATORS, PRECISIONS, REGULARISERS, REPLAYS, SOLVERS, STREAMS, Config
 from .data import SCENARIOS
 from .datasets import SOURCES
 from .experiment import Record, Run, run

@@ -271,6 +271,8 @@ def _check_replay(config: Config) -> None:
     for name, wanted in asked.items():
         if wanted and not arm.conditional:
             raise ValueError(f"{name} needs a conditional generator: use replay 'conditional'")
+    if config.regulariser is not None and build_strategy(config).anew:
+        raise ValueError("a regulariser holds on to weights, which here begin anew: leave out one")
     if config.privacy and not arm.dreams and build_strategy(config).stored == 0:
         raise ValueError("privacy is measured of dreams or of stored examples: there are none")
     for name, own in SIZES.items():

@@ -26,16 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .nets import (
-    Shape,
-    adam,
-    conv_decoder,
-    conv_encoder,
-    descend,
-    evaluating,
-    mlp,
-    mlp_decoder,
-)
+from .nets import Shape, adam, conv_decoder, conv_encoder, descend, evaluating, mlp, mlp_decoder
 
 
 @runtime_checkable

@@ -28,19 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import faults
 from .adapt import adapted, optimisers
 from .capture import Step, captured
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
-from .faults import (
-    check_generator,
-    check_losses,
-    check_met,
-    check_weights,
-    load_optimiser,
-    outputs_of,
-    variety,
-    warn_of_collapse,
-)
 from .nets import adam, cross_entropy, descend, evaluating, flushing, pick_device
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none
@@ -96,14 +87,11 @@ class Trainee:
         self.mean = self.mean or [w.detach().clone() for w in self.weights]
         torch._foreach_lerp_(self.mean, self.weights, 1 / self.averaged)
 
-    def restore_rates(self) -> None:
-        """Put the learning rates back."""
-        for group, rate in self.rates:
-            group["lr"] = rate
-
     @torch.no_grad()
     def settle(self) -> None:
-        """Keep the averaged weights, if there are any."""
+        """Keep the averaged weights, if there are any, and put the learning rates back."""
+        for group, rate in self.rates:
+            group["lr"] = rate
         for weight, mean in zip(self.weights, self.mean, strict=False):
             weight.copy_(mean)
 
@@ -118,10 +106,6 @@ class Trained:
     solver_loss: Tensor
     generator_loss: Tensor
     seconds: float
-
-    @staticmethod
-    def of(solver: Trainee, generator: Trainee, seconds: float) -> Trained:
-        return Trained(solver.losses, generator.losses[: generator.done], seconds)
 
 
 @dataclass(frozen=True)
@@ -179,8 +163,7 @@ class GenerativeReplay:
 
     Raises:
         TypeError: the generator lacks a part of the protocol.
-        ValueError: the device isn't there; the batch isn't positive; a regulariser with a strategy
-            that begins each task anew.
+        ValueError: the device isn't there; the batch isn't positive.
     """
 
     kept: Examples | None  # what the strategy stores: of all tasks met,
@@ -208,8 +191,6 @@ class GenerativeReplay:
     ):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
-        if regulariser is not None and strategy is not None and strategy.anew:
-            raise ValueError("a regulariser holds on to weights: it can't begin each task anew")
         self.device = pick_device(str(device))
         self.strategy = strategy or (none() if generator is None else generative())
         self.solver = solver.to(self.device)
@@ -256,13 +237,12 @@ class GenerativeReplay:
         Args:
             dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes.
             task_id: a new number freezes the scholar as it is; the last call's goes on with it,
-                with the same examples or with classes that are still to come. A regulariser
-                takes each call for a task.
+                with the same examples or new classes. Regularisers take each call for a task.
             epochs: passes over the data, unless `steps` is given.
             replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
             steps, generator_steps: budgets; the generator's is the solver's if not given.
-            watch: called every so many steps, or fewer, with the steps done and those in all;
-                where only the generator still learns, at the ends of blocks.
+            watch: called every so many steps (at the ends of blocks, once the solver is done), or
+                fewer, with the steps done and those in all.
 
         Raises:
             ValueError: what doesn't go together, budgets below 1, a task that was left already.
@@ -273,19 +253,12 @@ class GenerativeReplay:
         own = _at_least_one(budget if generator_steps is None else generator_steps)
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
         self._enter(task_id)
-        solver, generator = self._trainees(budget, own)
+        solver, generator = trainees = self._trainees(budget, own)
         with self._randomness(self.calls + 1), self._autocast(), flushing():
-            try:
-                for done, total in self._learn(examples, old, solver, generator, look):
-                    if watch is not None:
-                        with unmoved():  # looking must not change what is looked at
-                            watch(done, total)
-                    self._look(examples, generator)
-            finally:  # who interrupts a call and calls again wants to begin with the rates given
-                for trainee in (solver, generator):
-                    trainee.restore_rates()
-            self._leave(examples, [solver, generator])
-        return Trained.of(solver, generator, time.perf_counter() - begun)
+            self._learn(examples, old, trainees, look, watch)
+            self._leave(examples, trainees[0].done)
+        seconds = time.perf_counter() - begun
+        return Trained(solver.losses, generator.losses[: generator.done], seconds)
 
     def observe(
         self, x: Tensor, y: Tensor, *, snapshot_every: int = 500, replay_ratio: float = 1.0
@@ -375,17 +348,23 @@ class GenerativeReplay:
         return Mixture.of(replay, new, old, r, self.device)
 
     def _learn(
-        self, examples: Examples, old: int, solver: Trainee, generator: Trainee, look: int
-    ) -> Iterator[tuple[int, int]]:
-        """Train solver and generator; yields (steps done, steps in all) now and then. If they
-        rehearse different things, the steps of both count."""
-        passes = self._passes(solver, generator)
+        self, examples: Examples, old: int, both: list[Trainee], look: int, watch: Watch | None
+    ) -> None:
+        """Train solver and generator. If they rehearse different things, both's steps count."""
+        passes = self._passes(*both)
         before, total = 0, sum(_longest(trainees) for _, trainees in passes)
-        for replay, trainees in passes:
-            mixture = self._mixture(replay, self.batch, old)
-            for done in self._train(examples, mixture, trainees, look):
-                yield before + done, total
-            before += _longest(trainees)
+        try:
+            for replay, trainees in passes:
+                mixture = self._mixture(replay, self.batch, old)
+                for done in self._train(examples, mixture, trainees, look):
+                    if watch is not None:
+                        with unmoved():  # looking must not change what is looked at
+                            watch(before + done, total)
+                    self._look(examples, both[1])
+                before += _longest(trainees)
+        finally:  # who interrupts it finds the learning rates as they were
+            for trainee in both:
+                trainee.settle()
 
     def _train(
         self, examples: Examples, mixture: Mixture, trainees: list[Trainee], look: int
@@ -434,7 +413,7 @@ class GenerativeReplay:
         """Keep a block's losses; the one look at them that waits for the device."""
         trainee.done, block = start + len(losses), torch.stack(losses)
         trainee.losses[start : trainee.done] = block
-        check_losses(block, self.tasks[-1], start)
+        faults.check_losses(block, self.tasks[-1], start)
 
     def _look(self, examples: Examples, trained: Trainee) -> None:
         """Now and then, and when the generator has done its steps, see whether it has collapsed;
@@ -443,8 +422,9 @@ class GenerativeReplay:
         if self.generator is None or done < max(due, TRIED) or done == trained.looked:
             return
         met = self._met(examples).nonzero().squeeze(1)
-        varied = variety(self.generator, self.solver, self.past.legend, met, examples.x)
-        trained.looked = trained.budget if warn_of_collapse(varied, self.tasks[-1], done) else done
+        varied = faults.variety(self.generator, self.solver, self.past.legend, met, examples.x)
+        said = faults.warn_of_collapse(varied, self.tasks[-1], done)
+        trained.looked = trained.budget if said else done
 
     # ------------------------------------------------------------ before and after a task
 
@@ -461,7 +441,7 @@ class GenerativeReplay:
     def _fit(self, examples: Examples) -> None:
         """See that the labels are known, and with one image that the networks can take it."""
         row = examples[:1].to(self.device)
-        outputs = outputs_of(self.solver, row.x)
+        outputs = faults.outputs_of(self.solver, row.x)
         if self.legend is None:
             self.legend = identity(outputs).to(self.device)
         if self.legend.outputs != outputs:
@@ -469,7 +449,7 @@ class GenerativeReplay:
         self._check_labels(examples)
         if self.generator is not None:
             highest = examples.y.max().view(1).to(self.device)
-            check_generator(self.generator, Examples(row.x, highest))
+            faults.check_generator(self.generator, Examples(row.x, highest))
         if not len(self.seen):
             self.seen = torch.zeros(self.legend.codes, device=self.device)
             self.past_seen = self.seen.clone()
@@ -506,12 +486,10 @@ class GenerativeReplay:
             for _, optimiser in self._optimisers():
                 optimiser.state.clear()
 
-    def _leave(self, examples: Examples, trainees: list[Trainee]) -> None:
-        """Settle weights, note which codes were met, store what is stored, consolidate."""
+    def _leave(self, examples: Examples, steps: int) -> None:
+        """Note which codes were met, store what is stored, consolidate."""
         self.calls += 1
-        for trainee in trainees:
-            trainee.settle()
-        check_weights(self.networks(), self.tasks[-1], trainees[0].done)
+        faults.check_weights(self.networks(), self.tasks[-1], steps)
         self.seen = self._met(examples)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
@@ -590,7 +568,7 @@ class GenerativeReplay:
             for name, module in self._modules().items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in self._optimisers():
-                load_optimiser(optimiser, state["optimisers"][name])
+                faults.load_optimiser(optimiser, state["optimisers"][name])
             parts = {name: checked(Examples(*pair)) for name, pair in state["kept"].items()}
             kept = {name: examples.to(self.device) for name, examples in parts.items()}
             self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")
@@ -598,7 +576,7 @@ class GenerativeReplay:
             self.calls, self.observed = int(state["calls"]), int(state["observed"])
             self.seen = state["seen"].float().to(self.device)
             self.past_seen = state["past_seen"].float().to(self.device)
-            check_met(self.seen, self.past_seen, self.legend)
+            faults.check_met(self.seen, self.past_seen, self.legend)
         except Exception as error:  # a damaged state may raise anything
             reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
             raise ValueError(f"this state doesn't fit the scholar: {reason}") from None

@@ -221,6 +221,7 @@ BAD = [
     *[({"importance": value}, r"importance must lie in \[0, 1\]") for value in (-0.1, 1.5, NAN)],
     ({"epochs": 1.0}, "steps or in epochs, not both"),
     ({"replay": "generative", "labels": "code"}, "doesn't know its rows' classes"),
+    ({"replay": "joint", "regulariser": "si"}, "which here begin anew: leave out one"),
     ({"labels": "code", "best_of": 2}, "best_of asks the old solver"),
     ({"replay": "generative", "align": True}, "align needs a conditional generator"),
     ({"generator": "flow", "latent_dim": 5}, "generator 'flow' has no latent_dim"),
