@@ -254,6 +254,8 @@ class Config:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give a budget in steps or in epochs, not both")
         _check_replay(self)
+        if self.regulariser is not None and build_strategy(self).anew:
+            raise ValueError("a regulariser holds weights, which here begin anew: leave out one")
         if self.task_free:
             _check_task_free(self)
         _check_numbers(self)
@@ -271,8 +273,6 @@ def _check_replay(config: Config) -> None:
     for name, wanted in asked.items():
         if wanted and not arm.conditional:
             raise ValueError(f"{name} needs a conditional generator: use replay 'conditional'")
-    if config.regulariser is not None and build_strategy(config).anew:
-        raise ValueError("a regulariser holds on to weights, which here begin anew: leave out one")
     if config.privacy and not arm.dreams and build_strategy(config).stored == 0:
         raise ValueError("privacy is measured of dreams or of stored examples: there are none")
     for name, own in SIZES.items():
