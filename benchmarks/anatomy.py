@@ -8,13 +8,12 @@ mostly from the last kind: compare the sum with the step's time in `bench.json`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import asked
 import torch
 
 from genreplay_core import bench, records
@@ -72,17 +71,10 @@ def table(found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser = asked.parser(__doc__, "runs/anatomy")
     parser.add_argument("--steps", type=int, default=320, help="how many are watched")
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="tiny; the figures mean nothing")
     options = parser.parse_args()
-    records.claim(options.out)
-    sizes = {"batch": 8, "hidden": 16} if options.quick else {}
-    with bench.thread_count(options.threads), bench.data_set(options.quick) as (folder, source):
-        recipe = bench.Recipe(folder, options.device, steps=options.steps, **sizes)
+    with asked.recipe(options, steps=options.steps) as (recipe, source):
         found = anatomy(recipe)
         where = records.environment(pick_device(options.device))
     result = {"milliseconds": found, "data": source, "steps": options.steps, "environment": where}

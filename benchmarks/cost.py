@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import asked
 import numpy as np
 
 from genreplay_core import bench, plots, records
@@ -135,31 +136,24 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/cost"), metavar="DIR")
+    parser = asked.parser(__doc__, "runs/cost")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="tiny; the figures mean nothing")
     parser.add_argument("--stream", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--recipe", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
-    with bench.thread_count(options.threads):
-        if options.stream is not None:
-            print(json.dumps(long_stream(Recipe(**options.recipe), options.stream)))
-            return
+    if options.stream is None:
         keep(options)
+        return
+    with bench.thread_count(options.threads):
+        print(json.dumps(long_stream(Recipe(**options.recipe), options.stream)))
 
 
 def keep(options: argparse.Namespace) -> None:
     """Measure, write and print."""
-    records.claim(options.out)
-    sizes = {"batch": 8, "hidden": 16, "steps": 2} if options.quick else {}
-    environment = records.environment(pick_device(options.device))
-    with bench.data_set(options.quick) as (folder, source):
-        recipe = Recipe(folder, options.device, **sizes)
-        wanted = QUICK if options.quick else SIZES
-        found = cost(recipe, wanted, options.rounds, environment["threads"])
+    sizes, steps = (QUICK, 2) if options.quick else (SIZES, Recipe.steps)
+    with asked.recipe(options, steps=steps) as (recipe, source):
+        environment = records.environment(pick_device(options.device))
+        found = cost(recipe, sizes, options.rounds, environment["threads"])
     result = {"series": found, "data": source, "environment": environment}
     write_json(options.out / "cost.json", result)
     plots.save(plots.scaling(found), options.out / "cost.png")

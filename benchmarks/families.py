@@ -9,10 +9,9 @@ median, quartiles and rounds.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
+import asked
 import numpy as np
 
 from genreplay_core import bench, records
@@ -65,18 +64,11 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser = asked.parser(__doc__, "runs/families")
     parser.add_argument("--steps", type=int, default=32, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="tiny; the figures mean nothing")
     options = parser.parse_args()
-    records.claim(options.out)
-    sizes = {"batch": 8, "hidden": 16} if options.quick else {}
-    with bench.thread_count(options.threads), bench.data_set(options.quick) as (folder, source):
-        recipe = bench.Recipe(folder, options.device, steps=options.steps, **sizes)
+    with asked.recipe(options, steps=options.steps) as (recipe, source):
         found = families(recipe, options.rounds)
         where = records.environment(pick_device(options.device))
     write_json(options.out / "families.json", {**found, "data": source, "environment": where})

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import asked
 import torch
 
 from genreplay_core import bench, generators, learner, records
@@ -246,24 +246,17 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/levers"), metavar="DIR")
+    parser = asked.parser(__doc__, "runs/levers")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=96)
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[each.name for each in LEVERS])
-    parser.add_argument("--quick", action="store_true", help="tiny; the figures mean nothing")
     parser.add_argument("--first-step", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     if options.first_step is not None:
         print(first_step(Recipe(**options.first_step)))
         return
-    records.claim(options.out)
     chosen = [each for each in LEVERS if options.only is None or each.name in options.only]
-    sizes = {"batch": 8, "hidden": 16} if options.quick else {}
-    with bench.thread_count(options.threads), bench.data_set(options.quick) as (folder, source):
-        recipe = Recipe(folder, options.device, steps=options.steps, **sizes)
+    with asked.recipe(options, steps=options.steps) as (recipe, source):
         found = {}
         for lever in chosen:
             print(f"{lever.name} ...", flush=True)

@@ -4,7 +4,6 @@ measurements beside it. No time is asserted."""
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
 import json
 import os
@@ -14,8 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import anatomy
+import cost
+import families
+import levers
 import numpy as np
 import pytest
+import reference_replay as reference
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,20 +29,6 @@ from genreplay_core.config import build_scholar
 from genreplay_core.generators import even, mlp_vae
 
 SCRIPTS = bench.SCRIPTS
-
-
-def script(name: str):
-    """A script as a module; dataclasses want to find it among the modules."""
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = script("reference_replay")
-levers, cost, anatomy = script("levers"), script("cost"), script("anatomy")
-families = script("families")
 
 
 @pytest.fixture(scope="module")
