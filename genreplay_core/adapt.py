@@ -98,10 +98,11 @@ class Plain(nn.Module):
 def resampled(weight: Tensor) -> Tensor:
     """As many row numbers as there are weights (N,), row i about `N * weight[i]` times.
 
-    Systematic resampling: even weights give back every row once. Nothing random, no row count
-    that depends on the values, so the device is not waited for.
+    Systematic resampling, from a random start, so that on average a row comes as often as it
+    weighs, however little: even weights give back every row once. No row count depends on the
+    values, so the device is not waited for.
     """
     n = len(weight)
-    marks = (torch.arange(n, device=weight.device) + 0.5) / n
-    rows = torch.searchsorted(weight.cumsum(0), marks)
+    marks = (torch.arange(n, device=weight.device) + torch.rand((), device=weight.device)) / n
+    rows = torch.searchsorted(weight.cumsum(0), marks, right=True)
     return rows.clamp(max=n - 1)  # the sum of the weights may round to just below 1

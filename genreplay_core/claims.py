@@ -81,7 +81,7 @@ class Claim:
         found = interval(values)
         rows = " minus ".join(f"*{name}*" for _, name in self.places)
         studies = dict.fromkeys(study for study, _ in self.places)
-        again = ", ".join(f"`genreplay sweep book/experiments/{s}.toml`" for s in studies)
+        again = ", ".join(f"`{stored(study)['command']}`" for study in studies)
         return (
             f"> **Claim.** {self.says}\n>\n"
             f"> {rows}: **{found.mean:.1f} {self.unit}**, 95 % interval {found.low:.1f} to "

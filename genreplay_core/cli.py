@@ -74,14 +74,17 @@ def _parser() -> Parser:
     return parser
 
 
+def _command(commands: Any, name: str, about: str, more: str = "", **shown: Any) -> Parser:
+    """A new command, and what its help says: what it's about, and more."""
+    said = f"{about[0].upper()}{about[1:]}.{more}"
+    command: Parser = commands.add_parser(name, help=about, description=said, **shown)
+    return command
+
+
 def _run_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "run",
-        help="learn a stream of tasks and record what is remembered",
-        description="Learn a stream of tasks and record what is remembered.",
-        epilog=_replays() + EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "learn a stream of tasks and record what is remembered"
+    raw = argparse.RawDescriptionHelpFormatter
+    command = _command(commands, "run", about, epilog=_replays() + EXAMPLES, formatter_class=raw)
     command.set_defaults(command=_run, again=lambda a: f"add --resume --out {a.out} to go on")
     _stream_options(command.add_argument_group("the stream"))
     _replay_options(command.add_argument_group("what is rehearsed"))
@@ -90,12 +93,9 @@ def _run_command(commands: Any) -> None:
 
 
 def _sweep_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "sweep",
-        help="run a study: every row with every seed, side by side",
-        description="Run what is missing of studies declared in TOML files (see study.py). "
-        "Finished runs are kept in DIR/<study>.json; a sweep that was stopped goes on.",
-    )
+    about = "run what is missing of studies: every row with every seed, side by side"
+    more = " Finished runs are kept in DIR/<study>.json; a sweep that was stopped goes on."
+    command = _command(commands, "sweep", about, more)
     command.set_defaults(command=_sweep, again=lambda a: "the same command goes on")
     add: Option = command.add_argument
     add("studies", nargs="+", type=Path, metavar="FILE.toml")
@@ -109,10 +109,8 @@ def _sweep_command(commands: Any) -> None:
 
 
 def _report_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "report",
-        help="print and draw the results of studies",
-        description="Print each result as a table, and draw it beside its file.",
+    command = _command(
+        commands, "report", "print results as tables, and draw them beside their files"
     )
     command.set_defaults(command=_report, again=lambda a: "nothing is lost")
     command.add_argument("results", nargs="+", type=Path, metavar="FILE.json")
@@ -125,12 +123,9 @@ def _replays() -> str:
 
 
 def _bench_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "bench",
-        help="measure how fast a step is, and how fast it could be",
-        description="Steps per second of each generator, held against bare matrix products, "
-        "a textbook's loop and Avalanche, in one run. Let the machine do nothing else.",
-    )
+    more = """ Steps per second of each generator, held against bare matrix products, a textbook's
+        loop and Avalanche, in one run. Let the machine do nothing else."""
+    command = _command(commands, "bench", "measure how fast a step is, and could be", more)
     command.set_defaults(command=_bench, again=lambda a: "a benchmark begins anew")
     add: Option = command.add_argument
     add("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
@@ -143,8 +138,8 @@ def _bench_command(commands: Any) -> None:
 
 
 def _course_command(commands: Any) -> None:
-    said = "make the coursework for students, and grade what they hand in"
-    command = commands.add_parser("course", help=said, description=f"{said.capitalize()}.")
+    about = "make the coursework for students, and grade what they hand in"
+    command = _command(commands, "course", about)
     actions = command.add_subparsers(required=True, metavar="make|grade")
     make = actions.add_parser("make", help="write the folder for students")
     make.set_defaults(command=_course_make, again=lambda a: "the same command begins anew")
@@ -246,11 +241,15 @@ def _order(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' isn't numbers joined by commas") from None
 
 
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in names}
+
+
 # ---------------------------------------------------------------- run
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    chosen = {f.name: getattr(arguments, f.name) for f in fields(Config)}
+    chosen = _given(arguments, *(f.name for f in fields(Config)))
     configs = {name: Config(**{**chosen, "replay": name}) for name in arguments.replay}
     out = arguments.out = arguments.out or _new_folder(arguments)
     records.tidy_run(out)
@@ -293,14 +292,8 @@ def _learn(name: str, config: Config, folder: Path, arguments: argparse.Namespac
             bar.n = (task + fraction) / tasks
             bar.refresh()
 
-        return run(
-            config,
-            folder,
-            resume=arguments.resume,
-            device=arguments.device,
-            progress=progress,
-            after_task=draw,
-        )
+        given = _given(arguments, "resume", "device")
+        return run(config, folder, **given, progress=progress, after_task=draw)
 
 
 def matrix_table(name: str, record: Record) -> str:
@@ -313,13 +306,9 @@ def matrix_table(name: str, record: Record) -> str:
     for i, row in enumerate(matrix):
         label = f"task {i}" if i else "untrained"
         lines.append(f"{label:<10}" + "".join(f"{100 * value:>{width}.1f}" for value in row))
-    lines.append(_measures(record))
-    return "\n".join(lines)
-
-
-def _measures(record: Record) -> str:
     values = (f"{m.replace('_', ' ')} {100 * record[m]:.1f}" for m in MEASURES)
-    return ", ".join(values) + f"; {record['seconds']:.0f} s"
+    lines.append(", ".join(values) + f"; {record['seconds']:.0f} s")
+    return "\n".join(lines)
 
 
 def summary_table(records: dict[str, Record]) -> str:
@@ -344,19 +333,10 @@ def _sweep(arguments: argparse.Namespace) -> None:
         seconds = f"{record['seconds']:.0f} s"
         print(f"{done}/{wanted}  {row.name}, seed {seed}: {found}, {seconds}", flush=True)
 
+    given = _given(arguments, "out", "work", "only", "workers", "scheduler", "device", "together")
     for wanted in studies:
         print(f"{wanted.name}: {wanted.title}", flush=True)
-        result = sweep(
-            wanted,
-            arguments.out,
-            arguments.work,
-            only=arguments.only,
-            workers=arguments.workers,
-            scheduler=arguments.scheduler,
-            device=arguments.device,
-            together=arguments.together,
-            finished=say,
-        )
+        result = sweep(wanted, **given, finished=say)
         print(report.table(result) + "\n", flush=True)
 
 
@@ -375,8 +355,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     names = ("out", "rounds", "steps", "device", "threads", "avalanche", "quick")
-    chosen = {name: getattr(arguments, name) for name in names}
-    print(bench.table(bench.bench(**chosen, tell=partial(print, flush=True))))
+    found = bench.bench(**_given(arguments, *names), tell=partial(print, flush=True))
+    print(bench.table(found))
     print(f"\nbench.json and bench.png are in {arguments.out}")
 
 
@@ -393,8 +373,7 @@ def _course_make(arguments: argparse.Namespace) -> None:
 def _course_grade(arguments: argparse.Namespace) -> None:
     from . import grading
 
-    names = ("out", "workers", "only", "marks")
-    chosen = {name: getattr(arguments, name) for name in names}
+    given = _given(arguments, "submissions", "out", "workers", "only", "marks")
     limits = grading.Limits(part=arguments.seconds, memory=arguments.memory)
-    grading.grade(arguments.submissions, **chosen, limits=limits, tell=partial(print, flush=True))
+    grading.grade(**given, limits=limits, tell=partial(print, flush=True))
     print(f"\ngradebook.csv and a folder for each submission are in {arguments.out}")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import generators, nets, replay
+from . import data, generators, nets, replay
 from .adapt import optimisers
 from .data import Pair, Stream, domains, few, held_out, jitter, permuted, repeated, rotated, split
 from .datasets import load
@@ -227,7 +227,9 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         _known("stream", self.stream, STREAMS)
+        _known("scenario", self.scenario, data.SCENARIOS)
         _known("replay", self.replay, REPLAYS)
         _known("generator", self.generator, GENERATORS)
         _known("solver", self.solver, SOLVERS)
@@ -259,6 +261,16 @@ class Config:
         if self.task_free:
             _check_task_free(self)
         _check_numbers(self)
+
+
+def _check_kinds(config: Config) -> None:
+    """See that each option is a text, a number, ..., as its annotation has it."""
+    kinds = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
+    for f in fields(config):
+        kind, value = str(f.type), getattr(config, f.name)
+        fitting = kinds.get(kind.removesuffix(" | None"), (tuple, list))
+        if type(value) not in fitting and not (value is None and kind.endswith("None")):
+            raise ValueError(f"{f.name} is {value!r}, expected {fitting[-1].__name__}")
 
 
 def _check_replay(config: Config) -> None:

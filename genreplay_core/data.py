@@ -172,10 +172,14 @@ def gather(source: Examples | tuple | Dataset | Iterable) -> Examples:
         return checked(Examples(*(torch.as_tensor(part) for part in source)))
     if isinstance(source, Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
         source = DataLoader(source, batch_size=1024, collate_fn=_collate)
-    batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in source]
-    if not batches:
+    try:
+        batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in source]
+        parts = [torch.cat(part) for part in zip(*batches, strict=True)]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"give (x, y), or batches of such pairs: {error}") from error
+    if not parts:
         raise ValueError("the task is empty: give at least one batch of (x, y)")
-    return checked(Examples(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])))
+    return checked(Examples(*parts))
 
 
 def _collate(items: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
@@ -199,9 +203,10 @@ def checked(examples: Examples) -> Examples:
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels are {y.dtype}, expected integers: use y.long()")
+    examples = Examples(x if x.dtype == torch.uint8 else x.float(), y.long())
     if x.device.type != "meta":
-        _check_values(x, y)
-    return Examples(x if x.dtype == torch.uint8 else x.float(), y.long())
+        _check_values(examples.x, examples.y)
+    return examples
 
 
 def _check_values(x: Tensor, y: Tensor) -> None:
@@ -292,7 +297,7 @@ def split(
     """Cut the classes of a data set into tasks of equal size.
 
     Args:
-        pair: training and test examples.
+        pair: training and test examples, each whatever `gather` reads.
         tasks: how many; must divide the number of classes.
         scenario: "task", "domain" or "class".
         seed: draws the order in which the classes come.
@@ -302,7 +307,7 @@ def split(
         ValueError: the tasks don't divide the classes; `order` is not a permutation of them; a
             task has no example to learn from or to be tested with.
     """
-    pair = (checked(pair[0]), checked(pair[1]))
+    pair = (gather(pair[0]), gather(pair[1]))
     classes = _classes(pair)
     if tasks < 1 or classes % tasks:
         raise ValueError(
@@ -341,7 +346,7 @@ def _transformed(
     pair: Pair, names: Iterable[str], scenario: str, change: Callable[[int, Tensor], Tensor]
 ) -> Stream:
     """The same classes in every task, the images changed by `change(task, x)`."""
-    pair = (checked(pair[0]), checked(pair[1]))
+    pair = (gather(pair[0]), gather(pair[1]))
     names, classes = tuple(names), _classes(pair)
     if not names:
         raise ValueError("a stream needs at least one task")

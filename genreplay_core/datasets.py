@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
@@ -176,10 +176,14 @@ def data_folder(root: str | Path | None = None) -> Path:
     """The folder that holds data sets.
 
     It is `root` if given, else the environment variable GENREPLAY_DATA, else `genreplay` in the
-    user's cache (XDG_CACHE_HOME, or ~/.cache). It need not exist yet.
+    user's cache (XDG_CACHE_HOME, or ~/.cache; who has no home has one among the temporary files).
+    It need not exist yet.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "genreplay")
-    return Path(root or os.environ.get(VARIABLE) or cache).expanduser()
+    try:
+        return Path(root or os.environ.get(VARIABLE) or cache).expanduser()
+    except RuntimeError:
+        return Path(gettempdir(), "genreplay")
 
 
 def _pair(source: Source, folder: Path, download: bool) -> Pair:

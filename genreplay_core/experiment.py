@@ -258,7 +258,8 @@ def run(
             nothing.
         resume: go on from the checkpoint in `out`, if there is one; a finished run is only read.
         device: see `nets.pick_device`.
-        stream: your own, instead of the one that config names.
+        stream: your own, instead of the one that config names. The record doesn't describe it, and
+            `resume` can't tell one from another: give each a folder of its own.
         progress: called often, with the task, how many there are, and how much of it is done.
         after_task: called with the run when a task has been learned.
 

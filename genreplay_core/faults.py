@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from .data import Examples, Legend
+from .data import Data, Examples, Legend
 from .generators import sample
 from .nets import evaluating
 from .seeds import unmoved
 
 DREAMS = 256  # that are looked at
+NEAR = 1e-3  # by what rounding may put a pixel outside [0, 1]
 LEAST_VARIANCE, LEAST_ENTROPY = 0.01, 0.2  # of what was asked for; below, dreams have collapsed
 
 
@@ -117,6 +118,24 @@ def check_generator(generator: nn.Module, row: Examples) -> None:
             f"the generator makes images {tuple(dream.shape[1:])}, "
             f"expected {tuple(row.x.shape[1:])}, the shape of the data"
         )
+    if not (dream.is_meta or ((dream >= -NEAR) & (dream <= 1 + NEAR)).all()):
+        raise ValueError("the generator dreams pixels outside [0, 1]: let decode end in a sigmoid")
+
+
+def check_given(batch: int, **parts: float) -> None:
+    """See that the batch has a row and each part lies in [0, 1], or raise ValueError."""
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    for name, part in parts.items():
+        if not 0 <= part <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {part}")
+
+
+def as_many(old: Data, n: int) -> Data:
+    """The rows that a replay has given, if there are n, or ValueError."""
+    if len(old.x) != n:
+        raise ValueError(f"the replay was asked for {n} rows and gave {len(old.x)}")
+    return old
 
 
 def load_optimiser(optimiser: Optimizer, state: dict[str, Any]) -> None:

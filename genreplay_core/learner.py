@@ -20,6 +20,7 @@ import contextlib
 import copy
 import itertools
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Trainee:
 
     def __post_init__(self) -> None:
         groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
-        self.rates = [(group, group["lr"]) for group in groups]
+        self.rates = [(group, group["lr"]) for group in groups if self.lr_end != 1]
         network = self.network
         self.weights: list[Tensor] = [] if network is None else [*network.parameters()]
         self.mean: list[Tensor] = []
@@ -163,7 +164,7 @@ class GenerativeReplay:
 
     Raises:
         TypeError: the generator lacks a part of the protocol.
-        ValueError: the device isn't there; the batch isn't positive.
+        ValueError: the device isn't there; the batch isn't positive; a part isn't in [0, 1].
     """
 
     kept: Examples | None  # what the strategy stores: of all tasks met,
@@ -189,8 +190,8 @@ class GenerativeReplay:
         precision: torch.dtype | None = None,
         capture: bool = False,
     ):
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+        parts = {"average": average, "generator_average": generator_average, "lr_end": lr_end}
+        faults.check_given(batch, **parts)
         self.device = pick_device(str(device))
         self.strategy = strategy or (none() if generator is None else generative())
         self.solver = solver.to(self.device)
@@ -235,10 +236,11 @@ class GenerativeReplay:
         """Learn one task.
 
         Args:
-            dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes.
+            dataloader: whatever `data.gather` reads; pixels in [0, 1] or bytes. It is read once:
+                its batches don't matter, and what should change each time goes into `augment`.
             task_id: a new number freezes the scholar as it is; the last call's goes on with it,
                 with the same examples or new classes. Regularisers take each call for a task.
-            epochs: passes over the data, unless `steps` is given.
+            epochs: passes over the data in batches of `batch`, unless `steps` is given.
             replay_ratio: replayed rows for each new row in a batch; 0.5 means half as many.
             steps, generator_steps: budgets; the generator's is the solver's if not given.
             watch: called every so many steps (at the ends of blocks, once the solver is done), or
@@ -252,7 +254,7 @@ class GenerativeReplay:
         budget = _budget(steps, epochs, len(examples), self.batch)
         own = _at_least_one(budget if generator_steps is None else generator_steps)
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
-        self._enter(task_id)
+        self._enter(operator.index(task_id))
         solver, generator = trainees = self._trainees(budget, own)
         with self._randomness(self.calls + 1), self._autocast(), flushing():
             self._learn(examples, old, trainees, look, watch)
@@ -276,8 +278,8 @@ class GenerativeReplay:
             raise ValueError("observe() stores nothing: use a strategy that dreams, or train_task")
         if snapshot_every < 1:
             raise ValueError(f"snapshot_every must be at least 1, got {snapshot_every}")
-        examples = Examples(x, y)
-        if x.device.type == "cpu":
+        examples = Examples(torch.as_tensor(x), torch.as_tensor(y))
+        if examples.x.device.type == "cpu":
             examples = checked(examples)
         if self.observed and self.legend is not None:
             self._check_labels(examples)
@@ -362,7 +364,7 @@ class GenerativeReplay:
                             watch(before + done, total)
                     self._look(examples, both[1])
                 before += _longest(trainees)
-        finally:  # who interrupts it finds the learning rates as they were
+        finally:  # who interrupts it finds the learning rates as they were, and the average so far
             for trainee in both:
                 trainee.settle()
 
@@ -397,10 +399,13 @@ class GenerativeReplay:
     def _batches(self, new: Examples, mixture: Mixture, steps: int) -> list[Data]:
         """`steps` batches: new rows, then old ones, dreamt and labelled at once."""
         assert self.legend is not None
+        for network in self.networks():
+            network.train()  # whoever has looked at it meanwhile
         rows = labelled(new, self.legend)
         block = _folded(rows, steps)
         if mixture.replay is not None:
-            old = _folded(mixture.replay(self.past, rows, steps * mixture.old), steps)
+            old = mixture.replay(self.past, rows, steps * mixture.old)
+            old = _folded(faults.as_many(old, steps * mixture.old), steps)
             rows_of = zip(block[:5], old[:5], strict=True)
             block = Data._make([*(torch.cat(pair, 1) for pair in rows_of), old.z])
         # weighting the targets weights the loss; T^2 keeps the gradient's size (Hinton et al.)
@@ -477,8 +482,6 @@ class GenerativeReplay:
 
     def _ready(self) -> None:
         """Networks and optimisers as a new task wants them."""
-        for network in self.networks():
-            network.train()
         if self.strategy.anew:
             for untrained, network in zip(self.untrained, self.networks(), strict=True):
                 _copy_state(untrained, network)
@@ -568,7 +571,9 @@ class GenerativeReplay:
             for name, module in self._modules().items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in self._optimisers():
-                faults.load_optimiser(optimiser, state["optimisers"][name])
+                faults.load_optimiser(optimiser, state["optimisers"].pop(name))
+            if state["optimisers"]:
+                raise ValueError(f"it has an optimiser more, {next(iter(state['optimisers']))}")
             parts = {name: checked(Examples(*pair)) for name, pair in state["kept"].items()}
             kept = {name: examples.to(self.device) for name, examples in parts.items()}
             self.kept, self.past_kept = kept.get("kept"), kept.get("past_kept")

@@ -262,17 +262,10 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         series: what grows -> its `sizes` (n,), the `seconds` (n,) they took, both above 0, and the
             `exponent`, the slope of the one against the other.
-
-    Raises:
-        ValueError: no series; sizes and seconds that don't go together.
     """
-    if not series:
-        raise ValueError("there is nothing to draw: give at least one series")
     figure = sheet(2.3 * len(series), 2.6)
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for ax, (name, one) in zip(panels, series.items(), strict=True):
-        if len(one["sizes"]) != len(one["seconds"]):
-            raise ValueError(f"'{name}' needs as many seconds as sizes")
         ax.loglog(one["sizes"], one["seconds"], "o-", color=COLOURS[0])
         ax.set_title(f"exponent {one['exponent']:.2f}", color=INK, fontsize=9)
         ax.set_xlabel(name, color=INK, fontsize=9)

@@ -7,6 +7,7 @@ Parameters are handled as one flat vector (P,).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -27,6 +28,8 @@ class Regulariser(nn.Module):
 
     def __init__(self, solver: nn.Module, strength: float):
         super().__init__()
+        if not 0 <= strength < math.inf:
+            raise ValueError("strength must be a finite number, 0 or more")
         self.strength = strength
         zero = torch.zeros_like(_vector(solver.parameters()).detach())
         self.register_buffer("slope", zero)

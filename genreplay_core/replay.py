@@ -4,6 +4,9 @@ A replay is a function from what is left of the past to rows to learn from:
 
     replay(past, now, n) -> Data        n rows; `now` are rows of the new task
 
+The n rows are cut, in their order, into the batches of up to 16 steps: where they are of several
+kinds, mix them (`Both` takes them in turn).
+
 An ablation is another value of that kind, never a flag inside the training loop. A `Strategy`
 puts together what the solver rehearses, what the generator rehearses, how much the new task
 counts and what is stored. The functions at the end (`generative()`, `stored(100)`, ...) name the
@@ -329,8 +332,3 @@ def live(label: Label = Hard()) -> Strategy:
 def forgetful_generator(label: Label = Soft()) -> Strategy:
     """Mistake: the solver rehearses, the generator learns the new task only."""
     return Strategy(Generative(label))
-
-
-def equal_weights(label: Label = Soft()) -> Strategy:
-    """Mistake: the new task weighs as much as all the old ones together."""
-    return generative(label, importance=0.5)

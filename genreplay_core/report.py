@@ -52,12 +52,9 @@ def figure(result: Result, measure: str = "average_accuracy") -> Figure:
         means = _means(rows, factors, measure)
         if len(rows) == len(means) == len(factors[0][1]) * len(factors[1][1]) > 3:
             return _surface(means, *factors)
-    found = [(row["name"], _values(row, measure), _reach(row[measure])) for row in rows]
+    ended = [[run[measure] for run in row["runs"] if "failed" not in run] for row in rows]
+    found = [(r["name"], e, _reach(r[measure])) for r, e in zip(rows, ended, strict=True)]
     return plots.intervals(found, f"{measure.replace('_', ' ')} (%)")
-
-
-def _values(row: dict[str, Any], measure: str) -> list[float]:
-    return [run[measure] for run in row["runs"] if "failed" not in run]
 
 
 def _reach(found: dict[str, float | None]) -> tuple[float, float] | None:

@@ -19,9 +19,9 @@ def mixed(*seed: int) -> int:
 
 def unmoved() -> contextlib.AbstractContextManager[None]:
     """After it, torch's random state is what it was before, that of an accelerator too."""
-    there = torch.accelerator.current_accelerator()
-    if there is not None and there.type == "mps":
+    if torch.backends.mps.is_available():
         return _unmoved_mps()
+    there = torch.accelerator.current_accelerator()  # a Mac's MPS too, if it can't be used: of none
     devices, kind = range(torch.accelerator.device_count()), "cuda" if there is None else there.type
     return torch.random.fork_rng(devices, device_type=kind)
 

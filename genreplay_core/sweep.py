@@ -242,6 +242,7 @@ def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
         except Diverged as error:  # a finding too
             where = records.environment(pick_device(device))
             record = {"failed": str(error), "environment": where, "seconds": 0.0}
+        gc.collect()  # a run's networks and data refer to each other: few objects, many megabytes
     return job, record
 
 

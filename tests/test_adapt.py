@@ -55,6 +55,7 @@ def test_an_optimiser_is_found_and_its_owner_left_to_step_itself(name):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 128, 192, 1000])
 def test_even_weights_give_each_row_once(n):
+    torch.manual_seed(0)
     assert torch.equal(resampled(torch.full((n,), 1 / n)), torch.arange(n))
 
 
@@ -72,6 +73,13 @@ def test_a_row_comes_as_often_as_its_weight_says():
     weight = weight / weight.sum()
     count = torch.bincount(resampled(weight), minlength=50)
     assert (count - 50 * weight).abs().max() < 1 + 1e-3
+
+
+def test_a_row_of_little_weight_comes_now_and_then():
+    torch.manual_seed(0)
+    weight = torch.tensor([0.01, 0.33, 0.33, 0.33])
+    counts = torch.stack([torch.bincount(resampled(weight), minlength=4) for _ in range(5000)])
+    torch.testing.assert_close(counts.double().mean(0), 4 * weight.double(), atol=0.01, rtol=0)
 
 
 def test_rows_of_weight_zero_never_come():

@@ -480,6 +480,39 @@ def test_float_labels_of_a_data_set_are_refused_not_rounded():
         gather(TensorDataset(GREY, LABELS + 0.5))
 
 
+UNREADABLE = {
+    "a pair as a list": lambda: [GREY, LABELS],
+    "a list of two": lambda: [GREY[:2], LABELS[:2]],
+    "batches of three": lambda: [(GREY, LABELS, LABELS)],
+    "batches with names": lambda: [{"x": GREY, "y": LABELS}],
+    "nothing": lambda: None,
+    "images alone": lambda: GREY,
+    "a name": lambda: "mnist",
+    "two sizes": lambda: [(GREY, LABELS), (GREY[..., :1], LABELS)],
+}
+
+
+@pytest.mark.parametrize("source", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_source_is_refused_in_one_line(source):
+    with refusal(r"give \(x, y\), or batches of such pairs: "):
+        gather(source())
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.int32])
+def test_whole_numbers_that_are_no_bytes_are_read_as_pixels_in_0_to_1(kind):
+    with refusal(r"pixels lie in \[0, 255\]"):
+        gather((torch.tensor([[0], [255]]).to(kind), torch.tensor([0, 1]).to(kind)))
+
+
+def test_a_stream_is_made_of_whatever_gather_reads():
+    (x, y), (u, v) = ((part.x, part.y) for part in (examples(), examples()))
+    wanted = split((Examples(x, y), Examples(u, v)), 2, "class")
+    found = split(((x.numpy(), y.numpy()), [(u, v)]), 2, "class")
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(mine.train.x, theirs.train.x)
+        assert torch.equal(mine.test.y, theirs.test.y)
+
+
 @pytest.mark.parametrize("nothing", [[], iter([]), DataLoader([])])
 def test_a_source_without_batches_is_refused(nothing):
     with refusal("the task is empty: give at least one batch"):

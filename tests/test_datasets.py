@@ -10,6 +10,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tempfile
 import urllib.request
 import zipfile
 from dataclasses import replace
@@ -435,6 +436,17 @@ def test_the_data_folder_is_root_then_variable_then_cache(tmp_path, monkeypatch)
     assert data_folder() == tmp_path / "xdg" / "genreplay"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert data_folder() == tmp_path / ".cache" / "genreplay"
+
+
+def test_who_has_no_home_has_a_folder_among_the_temporary_files(monkeypatch):
+    monkeypatch.delenv("GENREPLAY_DATA", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert data_folder() == Path(tempfile.gettempdir(), "genreplay")
 
 
 def test_the_variable_is_what_load_reads(tmp_path, monkeypatch, network):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -736,6 +737,75 @@ def test_parts_that_do_not_fit_are_refused_when_the_first_task_comes(parts, mess
     with pytest.raises(ValueError, match=message) as error:
         scholar_of(**parts).train_task(task(1), 1, steps=1)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["average", "generator_average", "lr_end"])
+@pytest.mark.parametrize("part", [-0.1, 1.1, math.nan])
+def test_a_part_lies_between_0_and_1(name, part):
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got {part}"):
+        scholar_of(**{name: part})
+
+
+def test_a_schedule_of_one_s_own_is_left_alone():
+    scholar, rates = scholar_of(), []
+    schedule = torch.optim.lr_scheduler.ExponentialLR(scholar.optimiser, 0.5)
+
+    def watch(done, total):
+        schedule.step()
+        rates.append(scholar.optimiser.param_groups[0]["lr"])
+
+    scholar.train_task(tiny(), 1, steps=3 * BLOCK, watch=watch)
+    assert rates == [1e-3 * 0.5**i for i in range(1, len(rates) + 1)]
+    assert scholar.optimiser.param_groups[0]["lr"] == rates[-1]
+
+
+def test_who_looks_at_a_network_in_eval_mode_does_not_leave_it_so():
+    scholar = scholar_of()
+    modes = []
+    scholar.solver.register_forward_pre_hook(lambda net, _: modes.append(net.training))
+    scholar.train_task(tiny(), 1, steps=2 * BLOCK, watch=lambda *_: scholar.solver.eval())
+    scholar.solver.eval()
+    scholar.train_task(tiny(), 1, steps=1)
+    assert modes.count(True) >= 2 * BLOCK + 1
+    scholar.solver.eval()
+    scholar.observe(*tiny())
+    modes.clear()
+    scholar.solver.eval()
+    scholar.observe(*tiny())
+    assert modes[-1]
+
+
+def test_a_replay_that_gives_too_few_rows_is_refused():
+    few = Strategy(lambda past, now, n: Data(*(part[: n - 1] for part in now[:5])))
+    scholar = scholar_of(strategy=few)
+    scholar.train_task(tiny(), 1, steps=1)
+    with pytest.raises(ValueError, match=f"asked for {BATCH} rows and gave {BATCH - 1}"):
+        scholar.train_task(tiny(), 2, steps=1, replay_ratio=1.0)
+
+
+def test_a_state_with_an_optimiser_that_is_not_there_is_refused():
+    full, plain = scholar_of(normed_vae), scholar_of(None)
+    state = {**plain.state_dict(), "optimisers": full.state_dict()["optimisers"]}
+    with pytest.raises(ValueError, match="it has an optimiser more, generator"):
+        plain.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["mnist", None, 1.0])
+def test_a_task_has_a_number_and_no_name(name):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        scholar_of().train_task(tiny(), name, steps=1)
+
+
+def test_a_task_numbered_by_numpy_comes_back_from_a_file():
+    scholar = scholar_of()
+    scholar.train_task(tiny(), np.int64(3), steps=1)
+    assert [type(task) for task in scholar.tasks] == [int]
+
+
+def test_what_is_observed_may_be_arrays():
+    x, y = tiny()
+    losses = [scholar_of(seed=3).observe(*pair) for pair in ((x, y), (x.numpy(), y.numpy()))]
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize("batch", [0, -8])

@@ -381,18 +381,6 @@ def test_scaling_has_a_panel_for_each_series_with_its_exponent():
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
-@pytest.mark.parametrize(
-    ("series", "why"),
-    [
-        ({}, "there is nothing to draw"),
-        ({"steps": {**SERIES, "seconds": [1.0]}}, "'steps' needs as many seconds as sizes"),
-    ],
-)
-def test_scaling_that_cannot_be_drawn_is_refused(series, why):
-    with pytest.raises(ValueError, match=why):
-        plots.scaling(series)
-
-
 # ---------------------------------------------------------------- style and files
 
 

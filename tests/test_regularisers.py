@@ -32,6 +32,13 @@ def flat(module: nn.Module) -> torch.Tensor:
     return parameters_to_vector(module.parameters()).detach()
 
 
+@pytest.mark.parametrize("kind", REGULARISERS)
+@pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
+def test_a_strength_is_a_number_from_0_on(kind, strength):
+    with pytest.raises(ValueError, match="strength must be a finite number, 0 or more"):
+        kind(nn.Linear(2, 2), strength)
+
+
 def softmax_regression(features: int, outputs: int) -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(features, outputs)

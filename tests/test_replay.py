@@ -42,7 +42,6 @@ STRATEGIES = {
     "sketch": replay.sketch(),
     "live": replay.live(),
     "forgetful generator": replay.forgetful_generator(),
-    "equal weights": replay.equal_weights(),
     "mine": Strategy(mine),  # your own replay needs no more than such a line
 }
 REHEARSING = [name for name in STRATEGIES if name != "none"]
@@ -288,7 +287,7 @@ def test_both_takes_rows_from_each_in_turn(n):
 
 
 def test_solver_and_generator_rehearse_the_same_value_unless_a_strategy_says_otherwise():
-    for strategy in (replay.generative(), replay.live(), replay.equal_weights()):
+    for strategy in (replay.generative(), replay.live()):
         assert strategy.solver == strategy.generator
     forgetful = replay.forgetful_generator()
     assert (forgetful.solver, forgetful.generator) == (replay.generative().solver, None)
@@ -339,10 +338,6 @@ def test_sharpened_dreams_have_their_logits_multiplied_and_are_for_the_solver_al
         odds.append(x / (1 - x))
     torch.testing.assert_close(odds[0], odds[1].square(), rtol=1e-4, atol=0)
     assert replay.generative().solver == replay.generative().generator
-
-
-def test_equal_weights_gives_the_new_task_half_however_many_went_before():
-    assert [replay.equal_weights().weights_of_new(t)[0] for t in (1, 2, 9)] == [1, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("tasks", [1, 2])

@@ -53,12 +53,21 @@ class Mps:
 def test_the_state_on_a_mac_is_as_before_too(monkeypatch):
     mps, before = Mps(), torch.get_rng_state()
     monkeypatch.setattr(torch, "mps", mps)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(ZeroDivisionError), unmoved():  # noqa: PT012
         torch.rand(1)
         mps.state = torch.tensor([2])
         raise ZeroDivisionError
     assert mps.state.item() == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_mac_whose_mps_cannot_be_used_is_left_alone(monkeypatch):
+    monkeypatch.delattr(torch.mps, "get_rng_state")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    before = torch.get_rng_state()
+    with unmoved():
+        torch.rand(1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
