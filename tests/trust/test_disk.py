@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from genreplay_core import cli, study
 from genreplay_core.config import Config
 from genreplay_core.experiment import run
 from genreplay_core.sweep import sweep
+
+resource = pytest.importorskip("resource")  # not there on Windows
 
 CHOSEN = Config(tasks=5, steps=4, batch=16, hidden=64, replay="conditional")
 
