@@ -61,7 +61,7 @@ class Limits:
     output: int = 16
     folder: int = 64
     processes: int = 64
-    start: float = 120
+    start: float = 300
 
 
 class Lost(AssertionError):
