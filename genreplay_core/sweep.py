@@ -237,12 +237,12 @@ def _work(job: Job, folder: Path, device: str) -> tuple[Job, Record]:
 
     with ALONE, _one_thread():
         place = folder / study.folder_of(row, seed)
+        gc.collect()  # the last run's networks and data lie in cycles: few objects, many megabytes
         try:
             record = run(row.config(seed), place, resume=True, device=device, progress=progress)
         except Diverged as error:  # a finding too
             where = records.environment(pick_device(device))
             record = {"failed": str(error), "environment": where, "seconds": 0.0}
-        gc.collect()  # a run's networks and data refer to each other: few objects, many megabytes
     return job, record
 
 
