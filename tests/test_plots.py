@@ -381,6 +381,18 @@ def test_scaling_has_a_panel_for_each_series_with_its_exponent():
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+@pytest.mark.parametrize(
+    ("series", "why"),
+    [
+        ({}, "must be a positive integer"),
+        ({"steps": {**SERIES, "seconds": [1.0]}}, "must have same first dimension"),
+    ],
+)
+def test_scaling_that_cannot_be_drawn_is_refused(series, why):
+    with pytest.raises(ValueError, match=why):
+        plots.scaling(series)
+
+
 # ---------------------------------------------------------------- style and files
 
 
