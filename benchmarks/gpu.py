@@ -4,7 +4,8 @@ A step of these networks is some two hundred kernels, each over before the next 
 things help: to launch a step's kernels as one CUDA graph, and to learn several seeds with the same
 kernels. `DIR/gpu.json` holds for each way `seeds`, the `milliseconds` of a step of all of them, as
 a spread over the rounds, and `gain`: the steps that all seeds make together in a second, over those
-of one seed launched kernel by kernel in the measurements just before and just after.
+of one seed launched kernel by kernel in the measurements just before and just after. The textbook's
+loop (`reference_replay.py`) is among them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from genreplay_core.files import write_json
 from genreplay_core.learner import GenerativeReplay
 from genreplay_core.nets import pick_device
 
-SEEDS = (4, 16, 64)
+SEEDS = (5, 20)
 
 
-def captured(scholar: GenerativeReplay) -> None:
-    """Replay its steps as CUDA graphs from here on."""
-    scholar.capture = True
+def one(recipe: Recipe, capture: bool) -> Arm:
+    """A scholar on its own, whose steps are CUDA graphs or not."""
+
+    def prepare(scholar: GenerativeReplay) -> None:
+        scholar.capture = capture
+
+    return bench.training(recipe, prepare=prepare)
 
 
 def together(recipe: Recipe, seeds: int, capture: bool) -> Arm:
@@ -50,12 +55,13 @@ def together(recipe: Recipe, seeds: int, capture: bool) -> Arm:
     return measure
 
 
-def measured(recipe: Recipe, rounds: int, seeds: Sequence[int]) -> dict[str, Any]:
+def measured(recipe: Recipe, rounds: int, seeds: Sequence[int], textbook: Arm) -> dict[str, Any]:
     """Every way, held against one seed whose kernels are launched one by one."""
     capture = pick_device(recipe.device).type == "cuda"
-    ways = {"1 seed": (1, bench.training(recipe))}
+    ways = {"1 seed": (1, one(recipe, False))}
+    ways["the textbook's loop"] = (1, textbook)
     if capture:
-        ways["1 seed, CUDA graph"] = (1, bench.training(recipe, prepare=captured))
+        ways["1 seed, CUDA graph"] = (1, one(recipe, True))
     for count in seeds:
         ways[f"{count} seeds"] = (count, together(recipe, count, False))
         if capture:
@@ -77,7 +83,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     options = parser.parse_args(words)
     with asked.recipe(options, steps=options.steps) as (recipe, source):
-        ways = measured(recipe, options.rounds, options.seeds)
+        command = bench.competitors(recipe, None)["reference"]
+        with bench.asking("the textbook's loop", command) as (_, textbook):
+            ways = measured(recipe, options.rounds, options.seeds, textbook)
         where = records.environment(pick_device(options.device))
         write_json(options.out / "gpu.json", {"ways": ways, "data": source, "environment": where})
     for name, way in ways.items():

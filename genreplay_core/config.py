@@ -374,7 +374,8 @@ def build_strategy(config: Config) -> Strategy:
 
 
 def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
-    """An untrained scholar for the stream; its weights follow from the seed."""
+    """An untrained scholar for the stream; its weights follow from the seed. On a CUDA device its
+    steps are captured, unless the learning rate changes."""
     arm, legend = REPLAYS[config.replay], stream.legend
     with seeded(config.seed, 0):
         build = SOLVERS[config.solver]
@@ -402,6 +403,7 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
         lr_end=config.lr_end,
         augment=partial(jitter, pixels=config.jitter) if config.jitter else None,
         precision=PRECISIONS[config.precision],
+        capture=nets.pick_device(device).type == "cuda" and config.lr_end == 1,
     )
 
 

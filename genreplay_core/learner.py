@@ -523,7 +523,8 @@ class GenerativeReplay:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.precision)
+        # without the cache, which would keep the weights as the first step found them
+        return torch.autocast(self.device.type, self.precision, cache_enabled=False)
 
     # ------------------------------------------------------------ saving
 

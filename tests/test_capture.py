@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from genreplay_core import GenerativeReplay, capture, load, mlp_solver, replay, split
+from genreplay_core import Config, GenerativeReplay, capture, load, mlp_solver, nets, replay, split
 from genreplay_core.capture import WARM_UP, captured
-from genreplay_core.config import GENERATORS
+from genreplay_core.config import GENERATORS, build_scholar, build_stream
 from genreplay_core.data import Data
+from genreplay_core.experiment import run
 from genreplay_core.learner import BLOCK
 
 
@@ -90,6 +91,19 @@ def test_capturing_needs_a_gpu_and_a_constant_learning_rate():
         GenerativeReplay(*parts, "cpu", capture=True, lr_end=0.5)
 
 
+@pytest.mark.parametrize(
+    ("device", "lr_end", "wanted"), [("cuda", 1.0, True), ("cuda", 0.5, False), ("cpu", 1.0, False)]
+)
+def test_an_experiment_captures_its_steps_where_it_can(monkeypatch, device, lr_end, wanted):
+    config, asked = Config(dataset="digits", lr_end=lr_end), {}
+    monkeypatch.setattr(
+        "genreplay_core.config.GenerativeReplay", lambda *_, **options: asked.update(options)
+    )
+    monkeypatch.setattr(nets, "pick_device", lambda _: torch.device(device))
+    build_scholar(config, build_stream(config), device)
+    assert asked["capture"] is wanted
+
+
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -110,3 +124,46 @@ def test_on_a_gpu_a_step_that_waits_is_refused_in_one_line():
     batch = Data(one, one, one, one, one)
     with pytest.raises(RuntimeError, match=r"^this step can't be captured \(.*leave out capture$"):
         [run(batch, one) for _ in range(WARM_UP + 1)]
+
+
+class Killed(Exception):
+    pass
+
+
+@on_gpu
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"replay": "generative", "labels": "hard"},
+        {"jitter": 1},
+        {"precision": "bfloat16"},
+        {"solver": "conv", "generator": "conv-vae"},
+        {"generator": "wgan"},
+        {"generator": "flow"},
+        {"replay": "stored"},
+        {"replay": "none", "regulariser": "ewc"},
+        {"replay": "none", "regulariser": "si"},
+        {"curve_every": 20},
+    ],
+    ids=str,
+)
+def test_on_a_gpu_a_run_gives_the_same_bits_twice_and_after_a_kill(tmp_path, changes):
+    usual = {"dataset": "digits", "hidden": 32, "latent_dim": 8, "steps": BLOCK + 5}
+    config, found = Config(**{**usual, **changes}), []
+
+    def keep(work):
+        found.append([p.detach().cpu() for n in work.scholar.networks() for p in n.parameters()])
+
+    def kill(work):
+        if len(work.state.matrix) == 3:
+            raise Killed
+
+    first, second = (run(config, device="cuda", after_task=keep) for _ in range(2))
+    with pytest.raises(Killed):
+        run(config, tmp_path, device="cuda", after_task=kill)
+    resumed = run(config, tmp_path, resume=True, device="cuda", after_task=keep)
+    assert first["environment"]["device"].startswith("cuda: ")
+    for other in (found[9], found[-1]):
+        assert all(torch.equal(a, b) for a, b in zip(found[4], other, strict=True))
+    assert first["accuracy_matrix"] == second["accuracy_matrix"] == resumed["accuracy_matrix"]

@@ -1328,6 +1328,17 @@ def test_half_precision_is_for_the_steps_and_not_for_the_weights():
         torch.testing.assert_close(a, b, atol=0.05, rtol=0)
 
 
+def test_in_half_precision_a_step_sees_the_weights_of_the_last_one():
+    stream = split(load("digits"), tasks=5, scenario="class", seed=0)
+    found = []
+    for precision in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        solver = mlp_solver(stream.shape, 10, hidden=32)
+        scholar = GenerativeReplay(solver, None, "cpu", precision=precision, seed=0)
+        found.append(scholar.train_task(stream[0].train, 0, steps=60).solver_loss[-10:].mean())
+    torch.testing.assert_close(found[0], found[1], atol=0.05, rtol=0)
+
+
 # ---------------------------------------------------------------- accuracy
 
 
