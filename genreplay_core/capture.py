@@ -68,7 +68,8 @@ def _recorded(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
             result = work()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise RuntimeError(f"this step can't be captured ({reason}): leave out capture") from None
+        advice = "leave out capture, in a new process: CUDA's random numbers are lost to this one"
+        raise RuntimeError(f"this step can't be captured ({reason}): {advice}") from None
 
     def replay() -> Tensor:
         graph.replay()

@@ -64,11 +64,8 @@ class Run:
         self.legend = self.stream.legend.to(self.scholar.device)
         self.state = State()
         # all tests of a short stream stay on the device, a long stream's are built anew
-        self.test = lru_cache(maxsize=20)(self._test)
+        self.test = lru_cache(maxsize=20)(lambda t: self.stream[t].test.to(self.scholar.device))
         self.judge: Judge | None = None
-
-    def _test(self, task: int) -> Examples:
-        return self.stream[task].test.to(self.scholar.device)
 
     def accuracies(self, tasks: int) -> list[float]:
         """The solver's accuracy on the first `tasks` tasks."""

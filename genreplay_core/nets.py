@@ -185,7 +185,8 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def flushing() -> Iterator[None]:
-    """Inside, results below 1e-38 become 0 on this thread; then as before.
+    """Inside, results below 1e-38 become 0 on this thread, and cuDNN's are the same each time; then
+    as before.
 
     The mean gradient that Adam keeps of a unit that died shrinks by a tenth a step, and stays for
     good among the denormal numbers below 1e-38, with which a CPU is many times slower. Threads
@@ -194,7 +195,9 @@ def flushing() -> Iterator[None]:
     tiny = torch.tensor(1e-39, device="cpu")  # wherever torch makes its tensors by default
     before = float(tiny * 1) == 0
     torch.set_flush_denormal(True)
+    exact, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
     try:
         yield
     finally:
         torch.set_flush_denormal(before)
+        torch.backends.cudnn.deterministic = exact

@@ -251,3 +251,12 @@ def test_flushing_drops_denormal_numbers_inside_and_leaves_the_thread_as_it_was(
         assert kept() is not before
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_inside_flushing_cudnn_gives_the_same_bits_each_time(monkeypatch, before):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    with contextlib.suppress(ZeroDivisionError), flushing():
+        assert torch.backends.cudnn.deterministic
+        raise ZeroDivisionError
+    assert torch.backends.cudnn.deterministic is before
