@@ -4,6 +4,7 @@ measurements beside it. No time is asserted."""
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import anatomy
 import cost
 import families
+import gpu
 import levers
 import numpy as np
 import pytest
@@ -429,3 +431,48 @@ def test_families_are_held_against_the_vae(tmp_path, monkeypatch, capsys):
     slower = {name: one["median"] for name, one in found["slowness"].items()}
     assert slower == pytest.approx({"flow": 2, "wgan": 3, "conv-vae": 10})
     assert "conv-vae       100.0 ms a step   10.00 times the VAE" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- a GPU
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_one_seed_is_captured_or_not_whatever_the_device_would_choose(recipe, monkeypatch, capture):
+    prepared = scholar_of(recipe)
+    monkeypatch.setattr(gpu.bench, "training", lambda recipe, prepare: prepare(prepared))
+    prepared.capture = not capture
+    gpu.one(recipe, capture)
+    assert prepared.capture is capture
+
+
+def test_seeds_together_begin_each_measurement_from_the_same_weights(recipe, monkeypatch):
+    begun = []
+
+    def timed(cohort, tasks, steps):
+        begun.append([p.clone() for p in cohort.solver.parameters()])
+        cohort.train_task(tasks[1].train, 1, steps=steps)
+        return 1.0
+
+    monkeypatch.setattr(gpu.bench, "timed", timed)
+    measure = gpu.together(replace(recipe, steps=3), 2, capture=False)
+    assert measure() == measure() == 1.0
+    assert all(torch.equal(a, b) for a, b in zip(*begun, strict=True))
+    assert begun[0][0].shape[0] == 2  # networks side by side
+
+
+def test_a_gain_counts_the_steps_of_all_seeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "one", lambda recipe, capture: lambda: 0.004)
+    monkeypatch.setattr(gpu, "together", lambda recipe, seeds, capture: lambda: 0.008)
+    monkeypatch.setattr(
+        gpu.bench, "asking", lambda *_: contextlib.nullcontext((None, lambda: 0.02))
+    )
+    gpu.main(
+        ["--out", str(tmp_path), "--rounds", "2", "--device", "cpu", "--quick", "--seeds", "6"]
+    )
+    ways = json.loads((tmp_path / "gpu.json").read_text())["ways"]
+    gains = {name: way["gain"]["median"] for name, way in ways.items()}
+    assert gains == pytest.approx({"1 seed": 1, "the textbook's loop": 0.2, "6 seeds": 3})
+    assert ways["6 seeds"]["milliseconds"]["median"] == pytest.approx(8)
+    assert (
+        "6 seeds                     8.000 ms     3.00 times the steps" in capsys.readouterr().out
+    )
