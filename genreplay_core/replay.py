@@ -286,7 +286,8 @@ def generative(
 
 
 def stored(per_class: int = 100, label: Label = ByCode()) -> Strategy:
-    """Experience replay: `per_class` random real examples of every class met are kept."""
+    """Experience replay: of every class `per_class` random real examples are kept, for each task
+    that it is met in."""
     return Strategy(Stored(label), stored=per_class)
 
 

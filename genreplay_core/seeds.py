@@ -21,7 +21,8 @@ def unmoved() -> contextlib.AbstractContextManager[None]:
     """After it, torch's random state is what it was before, that of an accelerator too."""
     if torch.backends.mps.is_available():
         return _unmoved_mps()
-    there = torch.accelerator.current_accelerator()  # a Mac's MPS too, if it can't be used: of none
+    # of a Mac whose MPS can't be used torch says that it has an accelerator, and no device of it
+    there = torch.accelerator.current_accelerator()
     devices, kind = range(torch.accelerator.device_count()), "cuda" if there is None else there.type
     return torch.random.fork_rng(devices, device_type=kind)
 
