@@ -9,7 +9,8 @@ go to the workers of a Dask cluster instead (through joblib); give each one thre
 ADDRESS --nworkers N --nthreads 1`), for a process does one run at a time.
 
 With `together`, the seeds of a row are learned as one batched run where that can be done (see
-`batched.py`): on an accelerator, which such small networks leave idle, that is several times faster.
+`batched.py`): on an accelerator, which such small networks leave idle, that is several times
+faster.
 
 Each run has its folder in `work`, with a checkpoint after every task; when it ends, its record
 goes to `out/<study>.json` at once. A sweep that was interrupted goes on where it was: finished
