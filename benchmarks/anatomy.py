@@ -46,6 +46,7 @@ def anatomy(recipe: bench.Recipe, **changes: Any) -> dict[str, float]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler talks about itself
     stream = bench.stream_in(recipe.folder)
     scholar = build_scholar(recipe.config(**changes), stream, recipe.device)
+    scholar.capture = False  # a graph's kernels belong to no operator
     scholar.train_task(stream[0].train[: recipe.batch], 0, steps=1)
     few = stream[1].train[: bench.WARM * recipe.batch]  # checking them must not show
     learn = partial(scholar.train_task, few, 1, replay_ratio=1.0, steps=recipe.steps)

@@ -26,8 +26,8 @@ def captured(step: Step, optimisers: Iterable[torch.optim.Optimizer]) -> Step:
     Raises (when called):
         RuntimeError: the step does something that can't be recorded, such as waiting.
     """
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
+    for group in (g for optimiser in optimisers for g in optimiser.param_groups):
+        if "capturable" in group:  # as in Adam's; others may have nothing that they would wait for
             group["capturable"] = True
     calls = 0
     inputs: list[Tensor] = []
@@ -68,7 +68,7 @@ def _recorded(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
             result = work()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        advice = "leave out capture, in a new process: CUDA's random numbers are lost to this one"
+        advice = "leave out capture or use the CPU, in a new process: CUDA's random state is lost"
         raise RuntimeError(f"this step can't be captured ({reason}): {advice}") from None
 
     def replay() -> Tensor:

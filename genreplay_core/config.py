@@ -374,8 +374,11 @@ def build_strategy(config: Config) -> Strategy:
 
 
 def build_scholar(config: Config, stream: Stream, device: str = "auto") -> GenerativeReplay:
-    """An untrained scholar for the stream; its weights follow from the seed. On a CUDA device its
-    steps are captured, unless the learning rate changes."""
+    """An untrained scholar for the stream; its weights follow from the seed.
+
+    On a CUDA device `train_task` captures its steps, unless the learning rate changes; a part of
+    your own mustn't wait for the device there.
+    """
     arm, legend = REPLAYS[config.replay], stream.legend
     with seeded(config.seed, 0):
         build = SOLVERS[config.solver]

@@ -14,7 +14,7 @@ from genreplay_core import Config, GenerativeReplay, capture, load, mlp_solver, 
 from genreplay_core.capture import WARM_UP, captured
 from genreplay_core.config import GENERATORS, build_scholar, build_stream
 from genreplay_core.data import Data
-from genreplay_core.experiment import run
+from genreplay_core.experiment import Run, run
 from genreplay_core.learner import BLOCK
 
 
@@ -87,6 +87,12 @@ def test_optimisers_are_told_and_so_step_on_the_device(pretended):
     assert all(group["capturable"] for group in optimiser.param_groups)
 
 
+def test_an_optimiser_that_knows_of_no_capturing_is_left_as_it_is(pretended):
+    optimiser = torch.optim.SGD(nn.Linear(2, 2).parameters())
+    captured(lambda batch, weight: weight, [optimiser])
+    assert all("capturable" not in group for group in optimiser.param_groups)
+
+
 def test_capturing_needs_a_gpu_and_a_constant_learning_rate():
     parts = mlp_solver((1, 8, 8), 10, hidden=8), None
     with pytest.raises(ValueError, match="capture needs a CUDA device, got cpu"):
@@ -146,6 +152,15 @@ class Killed(Exception):
     pass
 
 
+def launched(config, after_task):
+    """One task of a run whose kernels are launched one by one."""
+    work = Run(config, "cuda")
+    assert work.scholar.capture
+    work.scholar.capture = False
+    work.step_task()
+    after_task(work)
+
+
 @on_gpu
 @pytest.mark.parametrize(
     "changes",
@@ -176,10 +191,13 @@ def test_on_a_gpu_a_run_gives_the_same_bits_twice_and_after_a_kill(tmp_path, cha
             raise Killed
 
     first, second = (run(config, device="cuda", after_task=keep) for _ in range(2))
+    launched(config, keep)
     with pytest.raises(Killed):
         run(config, tmp_path, device="cuda", after_task=kill)
     resumed = run(config, tmp_path, resume=True, device="cuda", after_task=keep)
     assert first["environment"]["device"].startswith("cuda: ")
     for other in (found[9], found[-1]):
         assert all(torch.equal(a, b) for a, b in zip(found[4], other, strict=True))
+    off = [(a - b).abs().mean() for a, b in zip(found[0], found[10], strict=True)]
+    assert max(off) < 0.01, "one task as graphs and kernel by kernel"
     assert first["accuracy_matrix"] == second["accuracy_matrix"] == resumed["accuracy_matrix"]
