@@ -281,10 +281,10 @@ def _check_replay(config: Config) -> None:
         )
     if config.labels == "code" and config.best_of > 1:
         raise ValueError("best_of asks the old solver, and labels 'code' doesn't: leave out one")
-    asked = {"align": config.align, "best_of": config.best_of > 1}
-    for name, wanted in asked.items():
-        if wanted and not arm.conditional:
-            raise ValueError(f"{name} needs a conditional generator: use replay 'conditional'")
+    if config.align and not arm.conditional:
+        raise ValueError("align needs a conditional generator: use replay 'conditional'")
+    if config.best_of > 1 and arm.strategy is not _dreaming:
+        raise ValueError("best_of chooses dreams: use replay 'generative' or 'conditional'")
     if config.privacy and not arm.dreams and build_strategy(config).stored == 0:
         raise ValueError("privacy is measured of dreams or of stored examples: there are none")
     for name, own in SIZES.items():

@@ -119,7 +119,7 @@ class Generative:
     sharpen: contrast of the dreams, by which the logits of their pixels are multiplied. A VAE
         dreams the mean of what it has in mind, greyer than any image it has seen.
     best_of: how many images are dreamt for each that is used, the one whose label agrees best
-        with the class that was asked for. Needs a conditional generator.
+        with the code that was drawn. So a plain generator's classes are evened out as well.
     """
 
     label: Label = Soft()

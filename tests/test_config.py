@@ -178,7 +178,8 @@ def test_validation_judges_by_held_out_training_examples():
 NAN, INFINITY = float("nan"), float("inf")
 BAD = [
     ({"dataset": "digit"}, "unknown data set 'digit'"),
-    ({"best_of": 2, "replay": "generative"}, "best_of needs a conditional generator"),
+    ({"best_of": 2, "replay": "exact"}, "best_of chooses dreams"),
+    ({"best_of": 2, "replay": "sketch"}, "best_of chooses dreams"),
     ({"generator": "conv-vae", "generator_hidden": 9}, "generator 'conv-vae' has no generator_h"),
     ({"generator_importance": 2.0}, "generator_importance must lie in"),
     ({"generator_lr": 0.0}, "generator_lr must be above 0"),

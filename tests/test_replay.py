@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -189,6 +190,33 @@ def test_of_several_dreams_the_one_that_is_most_surely_of_its_class_is_used():
     assert torch.equal(chosen.z, z[best])
     assert torch.equal(chosen.code, code[:n])
     torch.testing.assert_close(chosen.y.gather(1, chosen.code[:, None]), sure[best])
+
+
+class Uneven(nn.Module):
+    """A plain generator that dreams the first of the three classes eight times in ten."""
+
+    latent_dim = 1
+
+    def decode(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        which = (z > 0.84).long() + (z > 1.28).long()  # a tenth of a normal lies between them
+        return (torch.tensor(MET)[which] / CODES).view(-1, 1, 1, 1).expand(-1, *SHAPE)
+
+
+class Reader(nn.Module):
+    """A solver that reads what Uneven has drawn."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.eye(CODES)[(x[:, 0, 0, 0] * CODES).round().long()]
+
+
+def test_the_classes_of_plain_dreams_are_evened_out_if_the_best_of_many_is_used():
+    past = replace(past_of(generators=(Uneven(), Uneven())), solver=Reader())
+    one, best = (
+        replay.Generative(Hard(), best_of=many)(past, new_rows(past), 3000).y.mean(0)[MET]
+        for many in (1, 64)
+    )
+    torch.testing.assert_close(one, torch.tensor([0.8, 0.1, 0.1]), atol=0.05, rtol=0)
+    torch.testing.assert_close(best, torch.full((3,), 1 / 3), atol=0.05, rtol=0)
 
 
 def test_hard_labels_are_the_old_solvers_argmax_among_outputs_that_compete():
