@@ -33,6 +33,7 @@ from torch.func import functional_call
 from .config import Config, build_strategy
 from .data import Examples
 from .experiment import Progress, Run
+from .faults import enough_memory
 from .generators import VAE, WGANGP, FlowMatching
 from .learner import GenerativeReplay, Mixture, Trainee, shuffled
 from .records import Record
@@ -236,10 +237,8 @@ class Cohort(GenerativeReplay):
 
 def obstacle(config: Config) -> str | None:
     """What keeps several seeds of this config from being learned together, or None."""
-    usual: dict[str, Any] = {"regulariser": None, "precision": "float32"}
-    usual |= {"curve_every": 0, "quality": False, "privacy": False, "task_free": False}
-    for name, value in usual.items():
-        if getattr(config, name) != value:
+    for name in ("regulariser", "precision", "curve_every", "quality", "privacy", "task_free"):
+        if getattr(config, name) != getattr(Config, name):
             return f"seeds learned together can't have {name} {getattr(config, name)}"
     strategy = build_strategy(config)
     if strategy.stored != 0 or isinstance(strategy.solver, Both):  # whose rows come out of turn
@@ -263,13 +262,14 @@ def run_together(
     Raises:
         ValueError: bad options; configs that differ in more than the seed, or can't be learned
             together (see `obstacle`).
-        Diverged: a loss became nan; it isn't known whose.
+        Diverged: a loss became nan; it isn't known whose. MemoryError: the runs don't fit.
     """
     _check(configs)
-    runs = [Run(config, device) for config in configs]
-    cohort = Cohort([run.scholar for run in runs])
-    for task in range(len(runs[0].stream)):
-        _step_task(cohort, runs, task, progress)
+    with enough_memory("for so many seeds together"):
+        runs = [Run(config, device) for config in configs]
+        cohort = Cohort([run.scholar for run in runs])
+        for task in range(len(runs[0].stream)):
+            _step_task(cohort, runs, task, progress)
     return [{**run.record(), "together": len(runs)} for run in runs]
 
 

@@ -398,7 +398,7 @@ def bench(
     with thread_count(threads), data_set(quick) as (folder, source):
         recipe = Recipe(folder, device, steps=steps, **sizes)
         result = {
-            "command": f"genreplay bench --rounds {rounds} --steps {steps} --device {device}",
+            "command": _command(rounds, steps, device, threads, avalanche, quick),
             "data": source,
             "recipe": {k: v for k, v in asdict(recipe).items() if k != "folder"},
             **measured(recipe, rounds, avalanche, tell),
@@ -407,6 +407,16 @@ def bench(
     write_json(out / "bench.json", result)
     plots.save(figure(result), out / "bench.png")
     return result
+
+
+def _command(
+    rounds: int, steps: int, device: str, threads: int | None, avalanche: str | None, quick: bool
+) -> str:
+    """What measures this again. Where Avalanche lies is this machine's own affair."""
+    given = f"genreplay bench --rounds {rounds} --steps {steps} --device {device}"
+    given += f" --threads {threads}" if threads else ""
+    given += " --avalanche PYTHON" if avalanche else ""
+    return given + (" --quick" if quick else "")
 
 
 def measured(

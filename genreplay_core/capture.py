@@ -42,8 +42,7 @@ def captured(step: Step, optimisers: Iterable[torch.optim.Optimizer]) -> Step:
         if replay is None:
             inputs = [part.clone() for part in given]
             *parts, fixed = inputs
-            z = None if batch.z is None else parts[5]
-            replay = _recorded(lambda: step(Data._make([*parts[:5], z]), fixed))
+            replay = _recorded(lambda: step(Data(*parts), fixed))
         torch._foreach_copy_(inputs, given)
         return replay()
 

@@ -21,7 +21,7 @@ from .data import SCENARIOS
 from .datasets import SOURCES
 from .experiment import Record, Run, run
 from .files import write_json
-from .nets import flushing
+from .nets import steady
 from .study import MEASURES
 from .sweep import Job, sweep
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 after one line on bad input."""
     arguments = _parser().parse_args(argv)
     try:
-        with flushing():  # from the start, so that torch's threads are born into it
+        with steady():  # from the start, so that torch's threads are born into it
             arguments.command(arguments)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print(f"genreplay: {' '.join(str(error).split())}", file=sys.stderr)

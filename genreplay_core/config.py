@@ -56,7 +56,7 @@ ABOVE_ZERO = (
 NOT_BELOW_ZERO = ("jitter", "replay_ratio", "strength", "curve_every", "seed")
 AT_MOST_ONE = ("importance", "generator_importance", "blur")
 PARTS = ("average", "generator_average", "validation")
-WEIGHTS = ("lr_end",)
+DREAMT = ("spread", "sharpen", "best_of")  # what `Generative` is told of its dreams, usually 1
 
 SIZES = {  # of a generator: option -> what its constructor calls it
     "latent_dim": "latent_dim",
@@ -87,7 +87,7 @@ class Arm:
 
 
 def _dreaming(label: Label, config: Config) -> Strategy:
-    chosen = {name: getattr(config, name) for name in ("spread", "sharpen", "best_of")}
+    chosen = {name: getattr(config, name) for name in DREAMT}
     return replay.generative(label, bool(config.align), **chosen)
 
 
@@ -117,7 +117,7 @@ REPLAYS: dict[str, Arm] = {
     "current": Arm("the new examples, labelled by the old solver (LwF)", _plain(replay.current)),
     "joint": Arm(
         "all past examples, the solver anew at each task with the budget of all: the upper bound",
-        _plain(lambda label: replay.joint()),
+        _plain(replay.joint),
         "code",
         coded=True,
         cumulative=True,
@@ -173,7 +173,7 @@ class Config:
     validation: the part of the training examples that is held out and judged by, instead of the
         test set: for choosing settings.
     curve_every: steps between the points of the curve within a task; 0 for none. Where
-        the generator learns on alone, the curve goes on too, flat.
+        the generator learns on alone, the curve goes on too, flat and with fewer points.
     quality: judge the dreams after each task. privacy: attack the scholar at the end.
     jitter: pixels by which the solver's images are shifted, at most, see `data.jitter`.
     train_examples: training examples of each class, a random choice; None for all.
@@ -274,7 +274,7 @@ def _check_kinds(config: Config) -> None:
 
 
 def _check_replay(config: Config) -> None:
-    arm, takes = REPLAYS[config.replay], inspect.signature(GENERATORS[config.generator]).parameters
+    arm = REPLAYS[config.replay]
     if config.labels == "code" and not arm.coded:
         raise ValueError(
             f"replay '{config.replay}' doesn't know its rows' classes: leave out labels 'code'"
@@ -283,22 +283,31 @@ def _check_replay(config: Config) -> None:
         raise ValueError("best_of asks the old solver, and labels 'code' doesn't: leave out one")
     if config.align and not arm.conditional:
         raise ValueError("align needs a conditional generator: use replay 'conditional'")
-    if config.best_of > 1 and arm.strategy is not _dreaming:
-        raise ValueError("best_of chooses dreams: use replay 'generative' or 'conditional'")
     if config.privacy and not arm.dreams and build_strategy(config).stored == 0:
         raise ValueError("privacy is measured of dreams or of stored examples: there are none")
+    if arm.dreams:
+        _check_dreams(config)
+
+
+def _check_dreams(config: Config) -> None:
+    """What is asked of a generator or of its dreams must be heard."""
+    takes = inspect.signature(GENERATORS[config.generator]).parameters
     for name, own in SIZES.items():
-        if arm.dreams and getattr(config, name) is not None and own not in takes:
+        if getattr(config, name) is not None and own not in takes:
             raise ValueError(f"generator '{config.generator}' has no {name}: leave it out")
+    rehearsed = build_strategy(config).solver
+    for name in DREAMT:
+        value = getattr(config, name)
+        if value != 1 and getattr(rehearsed, name, 1) != value:
+            raise ValueError(f"replay '{config.replay}' dreams without {name}: leave it out")
 
 
 def _check_task_free(config: Config) -> None:
     if config.tasks < 2 or config.steps is None:
         raise ValueError("task_free needs two tasks or more, and a budget in steps")
     ends = ("generator_steps", "regulariser", "average", "generator_average", "lr_end")
-    usual = {f.name: f.default for f in fields(config)}
     for name in ends:
-        if getattr(config, name) != usual[name]:
+        if getattr(config, name) != getattr(Config, name):
             raise ValueError(f"{name} needs the ends of tasks: leave it out, or task_free")
     if build_strategy(config).stored != 0:
         raise ValueError(
@@ -307,19 +316,17 @@ def _check_task_free(config: Config) -> None:
 
 
 def _check_numbers(config: Config) -> None:
-    given = {f.name: getattr(config, f.name) for f in fields(config)}
-    numbers = {name: value for name, value in given.items() if value is not None}
     wanted: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
         (ABOVE_ZERO, lambda v: 0 < v < math.inf, "be above 0"),
         (NOT_BELOW_ZERO, lambda v: 0 <= v < math.inf, "be 0 or more"),
         (PARTS, lambda v: 0 <= v < 1, "lie in [0, 1)"),
         (AT_MOST_ONE, lambda v: 0 <= v <= 1, "lie in [0, 1]"),
-        (WEIGHTS, lambda v: 0 < v <= 1, "lie in (0, 1]"),
+        (("lr_end",), lambda v: 0 < v <= 1, "lie in (0, 1]"),
     ]
     for names, fits, what in wanted:
         for name in names:
-            if name in numbers and not fits(numbers[name]):
-                raise ValueError(f"{name} must {what}, got {numbers[name]}")
+            if (value := getattr(config, name)) is not None and not fits(value):
+                raise ValueError(f"{name} must {what}, got {value}")
 
 
 def _known(what: str, name: str, names: Any) -> None:
@@ -383,9 +390,8 @@ def build_scholar(config: Config, stream: Stream, device: str = "auto") -> Gener
     with seeded(config.seed, 0):
         build = SOLVERS[config.solver]
         solver = build(stream.shape, legend.outputs, **_taken(build, {"hidden": config.hidden}))
-        generator = None
-        if arm.dreams:
-            generator = _generator(config, stream.shape, legend.codes if arm.conditional else None)
+        classes = legend.codes if arm.conditional else None
+        generator = _generator(config, stream.shape, classes) if arm.dreams else None
     regulariser = None
     if config.regulariser is not None:
         strength = {} if config.strength is None else {"strength": config.strength}

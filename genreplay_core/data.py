@@ -396,7 +396,7 @@ def domains(pairs: dict[str, Pair], scenario: str) -> Stream:
     """
     if not pairs:
         raise ValueError("a stream needs at least one task")
-    parts = [(checked(train), checked(test)) for train, test in pairs.values()]
+    parts = [(gather(train), gather(test)) for train, test in pairs.values()]
     shape, counts = _shape(parts[0]), [_classes(p) for p in parts]
     if len(set(counts)) > 1:
         raise ValueError(f"the data sets have {counts} classes, expected the same in each")

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,6 @@ class Run:
         self.state = State()
         # all tests of a short stream stay on the device, a long stream's are built anew
         self.test = lru_cache(maxsize=20)(lambda t: self.stream[t].test.to(self.scholar.device))
-        self.judge: Judge | None = None
 
     def accuracies(self, tasks: int) -> list[float]:
         """The solver's accuracy on the first `tasks` tasks."""
@@ -110,7 +109,7 @@ class Run:
             steps=None if config.steps is None else config.steps * share,
             generator_steps=config.generator_steps,
             watch=watch,
-            watch_every=math.gcd(config.curve_every, BLOCK),  # so that no point is jumped over
+            watch_every=math.gcd(config.curve_every, BLOCK),  # so that the solver meets every point
         )
         self.state.steps += len(trained.solver_loss)
         self.state.training_seconds += trained.seconds
@@ -157,8 +156,6 @@ class Run:
 
     def _quality(self) -> dict[str, Any]:
         """Judge 2,000 dreams of the scholar as it is now."""
-        if self.judge is None:
-            self.judge = self._train_judge()
         with seeded(self.config.seed, 1, len(self.state.matrix)), torch.no_grad():
             code = torch.multinomial((self.scholar.seen > 0).float(), 2000, replacement=True)
             dreams = sample(self.scholar.generator, 2000, code)
@@ -192,7 +189,8 @@ class Run:
         seed, solver, generator = self.config.seed, scholar.solver, scholar.generator
         return leaks(*parts, solver=solver, legend=self.legend, generator=generator, seed=seed)
 
-    def _train_judge(self) -> Judge:
+    @cached_property
+    def judge(self) -> Judge:
         """A classifier of all codes, taught with real examples, at most 60,000 of them."""
         share = 60_000 // len(self.stream)
         parts = []

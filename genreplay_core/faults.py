@@ -170,14 +170,14 @@ def _kind(value: Any) -> Any:
 
 
 def check_met(seen: Tensor, past_seen: Tensor, legend: Legend | None) -> None:
-    """See that what was met is counted for each code that there is.
+    """See that it is known of each code that there is whether it was met.
 
     Raises:
         ValueError: it isn't.
     """
     codes = len(seen) if legend is None else legend.codes
     if not seen.shape == past_seen.shape or seen.shape not in ((0,), (codes,)):
-        raise ValueError(f"it counts {tuple(seen.shape)} class codes, expected {codes}")
+        raise ValueError(f"it knows of {tuple(seen.shape)} class codes, expected {codes}")
 
 
 # ---------------------------------------------------------------- a generator's collapse

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def tidy(path: Path) -> None:
-    """Remove what writers of `path` that died while they wrote have left beside it."""
+    """Remove what writers of `path` that died while they wrote have left beside it: what nobody
+    has touched for a minute, for others may be writing now."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever wrote it is done
+            if time.time() - partial.stat().st_mtime > 60:
+                partial.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -129,7 +129,7 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         y = y if self.code.classes else None
-        return self.decoder(self.code(self.from_prior(z, y), y)).sigmoid()
+        return self.decoder(self.code(self.from_prior(z, y), y)).to(z.dtype).sigmoid()
 
     def train_step(
         self,

@@ -33,7 +33,7 @@ from . import faults
 from .adapt import adapted, optimisers
 from .capture import Step, captured
 from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
-from .nets import adam, cross_entropy, descend, evaluating, flushing, pick_device
+from .nets import adam, cross_entropy, descend, evaluating, pick_device, steady
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none
 from .seeds import seeded, unmoved
@@ -208,7 +208,7 @@ class GenerativeReplay:
         self.augment, self.capture = augment, capture and _capturable(self.device, lr_end)
         self.tasks: list[int] = []  # in the order met
         self.calls = self.observed = 0  # of `train_task`, so that a task goes on; of `observe`
-        self.seen = self.past_seen = torch.zeros(0)  # (C,) examples met of each code
+        self.seen = self.past_seen = torch.zeros(0)  # (C,) 1 for each code that was met
         self.kept = self.past_kept = None
 
     @property
@@ -256,7 +256,7 @@ class GenerativeReplay:
         old, look = _old_rows(replay_ratio, self.batch), _at_least_one(watch_every)
         self._enter(operator.index(task_id))
         solver, generator = trainees = self._trainees(budget, own)
-        with self._randomness(self.calls + 1), self._autocast(), flushing():
+        with self._randomness(self.calls + 1), self._autocast(), steady():
             self._learn(examples, old, trainees, look, watch)
             self._leave(examples, trainees[0].done)
         seconds = time.perf_counter() - begun
@@ -272,32 +272,28 @@ class GenerativeReplay:
         from the host are checked; those already on the device are trusted, so that nothing waits.
 
         Raises:
-            ValueError: as `train_task`; the strategy stores examples, which needs tasks.
+            ValueError: as `train_task`; what needs the ends of tasks, such as a regulariser.
         """
         if self.strategy.stored != 0:
             raise ValueError("observe() stores nothing: use a strategy that dreams, or train_task")
+        ends: Any = self.regulariser, self.average, self.generator_average, self.lr_end
+        if ends != (None, 0, 0, 1):
+            raise ValueError("observe() knows no ends: leave out regulariser, averages, lr_end")
         if snapshot_every < 1:
             raise ValueError(f"snapshot_every must be at least 1, got {snapshot_every}")
-        examples = Examples(torch.as_tensor(x), torch.as_tensor(y))
-        if examples.x.device.type == "cpu":
-            examples = checked(examples)
-        if self.observed and self.legend is not None:
-            self._check_labels(examples)
-        else:
-            self._fit(examples)
-        examples, old = examples.to(self.device), _old_rows(replay_ratio, len(x))
+        examples, old = self._read_batch(x, y), _old_rows(replay_ratio, len(x))
         if self.observed % snapshot_every == 0:
             self._look(examples, Trainee(self.generator_step, self.observed, done=self.observed))
             self._enter(max(self.tasks, default=-1) + 1)
         self.observed += 1
         solver, generator = Trainee(self.solver_step, 1), Trainee(self.generator_step, 1)
         losses = []
-        with self._randomness(0, self.observed), self._autocast(), flushing():
+        with self._randomness(0, self.observed), self._autocast(), steady():
             for replay, trainees in self._passes(solver, generator):
                 mixture = self._mixture(replay, len(examples), old)
                 (batch,) = self._batches(examples, mixture, 1)
                 losses += [trainee.step(batch, mixture.generator_weight) for trainee in trainees]
-        self.seen.index_add_(0, examples.y, torch.ones_like(examples.y, dtype=torch.float))
+        self.seen = self.seen.index_fill(0, examples.y, 1.0)
         return losses[0]
 
     def solver_step(self, batch: Data, weight: Tensor) -> Tensor:
@@ -320,8 +316,7 @@ class GenerativeReplay:
 
     def _trainees(self, budget: int, own: int) -> list[Trainee]:
         """The solver and the generator with their budgets."""
-        inner = optimisers(self.generator) if self.generator is not None else ()
-        theirs = [optimiser for _, optimiser in inner]
+        theirs = [optimiser for _, optimiser in self._optimisers()[1:]]
         first: Step = self.solver_step
         second: Step = self.generator_step
         if self.capture:
@@ -353,6 +348,7 @@ class GenerativeReplay:
         self, examples: Examples, old: int, both: list[Trainee], look: int, watch: Watch | None
     ) -> None:
         """Train solver and generator. If they rehearse different things, both's steps count."""
+        self.seen = self.seen.index_fill(0, examples.y, 1.0)  # first, for it may be interrupted
         passes = self._passes(*both)
         before, total = 0, sum(_longest(trainees) for _, trainees in passes)
         try:
@@ -426,7 +422,7 @@ class GenerativeReplay:
         due, done = min(trained.looked + LOOK, trained.budget), trained.done
         if self.generator is None or done < max(due, TRIED) or done == trained.looked:
             return
-        met = self._met(examples).nonzero().squeeze(1)
+        met = self.seen.nonzero().squeeze(1)
         varied = faults.variety(self.generator, self.solver, self.past.legend, met, examples.x)
         said = faults.warn_of_collapse(varied, self.tasks[-1], done)
         trained.looked = trained.budget if said else done
@@ -441,6 +437,17 @@ class GenerativeReplay:
             self._fit(examples)
         except ValueError as error:
             raise ValueError(f"task {task_id}: {error}") from None
+        return examples.to(self.device)
+
+    def _read_batch(self, x: Tensor, y: Tensor) -> Examples:
+        """A batch of a stream on the device, known to fit if it comes from the host."""
+        examples = Examples(torch.as_tensor(x), torch.as_tensor(y))
+        from_host = examples.x.device.type == "cpu"
+        examples = checked(examples) if from_host else examples
+        if not self.observed or self.legend is None:
+            self._fit(examples)
+        elif from_host:
+            self._check_labels(examples)
         return examples.to(self.device)
 
     def _fit(self, examples: Examples) -> None:
@@ -461,7 +468,7 @@ class GenerativeReplay:
 
     def _check_labels(self, examples: Examples) -> None:
         codes = self.legend.codes if self.legend is not None else math.inf
-        if examples.y.device.type == "cpu" and (highest := int(examples.y.max())) >= codes:
+        if examples.y.device.type != "meta" and (highest := int(examples.y.max())) >= codes:
             raise ValueError(
                 f"label {highest} is out of range: expected 0..{codes - 1}, "
                 "one for each class the solver can name"
@@ -493,7 +500,6 @@ class GenerativeReplay:
         """Note which codes were met, store what is stored, consolidate."""
         self.calls += 1
         faults.check_weights(self.networks(), self.tasks[-1], steps)
-        self.seen = self._met(examples)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
             parts = [*self._kept_before(examples.y), chosen]
@@ -511,12 +517,6 @@ class GenerativeReplay:
         rows = torch.arange(len(self.kept), device=self.device)
         return [self.kept[((rows < past) | ~torch.isin(self.kept.y, y)).nonzero().squeeze(1)]]
 
-    def _met(self, examples: Examples) -> Tensor:
-        """(C,) how many examples of each code have been met, these included."""
-        ones = torch.ones_like(examples.y, dtype=torch.float)
-        met = self.past_seen.index_add(0, examples.y, ones)
-        return torch.maximum(self.seen, met)  # a task may come in parts
-
     def _randomness(self, *where: int) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.seed is None else seeded(self.seed, *where)
 
@@ -529,15 +529,10 @@ class GenerativeReplay:
     # ------------------------------------------------------------ saving
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules = {
-            "solver": self.solver,
-            "generator": self.generator,
-            "frozen_solver": self.frozen_solver,
-            "frozen_generator": self.frozen_generator,
-            "regulariser": self.regulariser,
-        }
-        untrained = {f"untrained_{i}": m for i, m in enumerate(self.untrained)}
-        return {name: m for name, m in {**modules, **untrained}.items() if m is not None}
+        names = ("solver", "generator", "frozen_solver", "frozen_generator", "regulariser")
+        modules = {name: getattr(self, name) for name in names}
+        modules |= {f"untrained_{i}": m for i, m in enumerate(self.untrained)}
+        return {name: m for name, m in modules.items() if m is not None}
 
     def networks(self) -> list[nn.Module]:
         """The solver, and the generator if there is one."""
@@ -620,8 +615,7 @@ def accuracy(solver: nn.Module, examples: Examples, legend: Legend, chunk: int =
 
 def _folded(data: Data, steps: int) -> Data:
     """Rows (steps * n, ...) as (steps, n, ...)."""
-    z = None if data.z is None else data.z.unflatten(0, (steps, -1))
-    return Data._make([*(part.unflatten(0, (steps, -1)) for part in data[:5]), z])
+    return Data(*(part.unflatten(0, (steps, -1)) for part in data if part is not None))
 
 
 def _frozen(module: nn.Module) -> nn.Module:

@@ -23,9 +23,8 @@ def mlp(sizes: Iterable[int], activation: Callable[[], nn.Module] = nn.ReLU) -> 
 
     `mlp([784, 400, 400, 10])` is the solver of the published split-MNIST recipe.
     """
-    widths = list(sizes)
     layers: list[nn.Module] = []
-    for i, o in itertools.pairwise(widths):
+    for i, o in itertools.pairwise(sizes):
         layers += [nn.Linear(i, o), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -137,10 +136,8 @@ def cross_entropy(
         logits, target, mask: (N, K); mask is 0 or -1e9.
         temperature: (N, 1), 1 everywhere if not given (Hinton, Vinyals and Dean 2015).
     """
-    if temperature is None:
-        return F.cross_entropy(logits + mask, target, reduction="sum")
     # mask / T is as good as the mask: what is forbidden stays forbidden
-    scaled = torch.addcdiv(mask, logits, temperature)
+    scaled = logits + mask if temperature is None else torch.addcdiv(mask, logits, temperature)
     return F.cross_entropy(scaled, target, reduction="sum")
 
 
@@ -154,9 +151,7 @@ def pick_device(name: str = "auto") -> torch.device:
         ValueError: the device isn't on this machine.
     """
     if name == "auto":
-        there = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
+        there = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
         return there or torch.device("cpu")
     try:
         device = torch.device(name)
@@ -184,9 +179,9 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def flushing() -> Iterator[None]:
-    """Inside, results below 1e-38 become 0 on this thread, and cuDNN's are the same each time; then
-    as before.
+def steady() -> Iterator[None]:
+    """Inside, a step is as quick late as early, and the same each time: results below 1e-38 become
+    0 on this thread, and cuDNN is told to be deterministic. Then all is as before.
 
     The mean gradient that Adam keeps of a unit that died shrinks by a tenth a step, and stays for
     good among the denormal numbers below 1e-38, with which a CPU is many times slower. Threads

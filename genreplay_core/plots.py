@@ -276,6 +276,18 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def band(ax: Axes, x: ArrayLike, found: ArrayLike, **line: Any) -> None:
+    """Means as a line, with their intervals as a band.
+
+    Args:
+        x: (n,). found: (n, 4), of each what `metrics.interval` gives. line: its colour, style and
+            label, as `Axes.plot` takes them.
+    """
+    mean, _, low, high = np.asarray(found, dtype=np.float64).T
+    (drawn,) = ax.plot(x, mean, **line)
+    ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, lw=0)
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as a PNG image, all or nothing.
 

@@ -174,7 +174,8 @@ def assess(judge: Judge, dreams: Tensor, answers: Tensor, met: Tensor, wanted: T
         raise ValueError(
             f"answers have shape {tuple(answers.shape)}, expected ({len(dreams)},): one a dream"
         )
-    fake, seen = judge.features(dreams), judge.classify(dreams)
+    fake = judge.features(dreams)
+    seen = judge.head(fake).argmax(1)
     real = judge.reference[torch.isin(judge.reference_code, met.to(seen.device))]
     precision, recall = precision_recall(real, fake)
     return Quality(

@@ -34,7 +34,7 @@ class Past:
     solver, generator: the frozen scholar, as it was when the previous task ended.
     live: the (solver, generator) being trained; only a broken strategy asks for them.
     legend: what class codes mean.
-    seen: (C,) float, how many examples of each code the frozen scholar has met.
+    seen: (C,) float, above 0 for each code that the frozen scholar has met.
     kept: stored examples, or None.
     """
 
@@ -296,10 +296,10 @@ def exact(label: Label = Hard()) -> Strategy:
     return Strategy(Stored(label), stored=None)
 
 
-def joint() -> Strategy:
+def joint(label: Label = ByCode()) -> Strategy:
     """The upper bound: all past examples are kept, with their true labels, and each task begins
     with an untrained solver. Give task t the steps of t tasks to make it a fair one."""
-    return Strategy(Stored(), stored=None, anew=True)
+    return Strategy(Stored(label), stored=None, anew=True)
 
 
 def noise(label: Label = Soft()) -> Strategy:

@@ -49,9 +49,11 @@ def figure(result: Result, measure: str = "average_accuracy") -> Figure:
     rows = [row for row in result["rows"] if row["seeds"]]
     factors = _factors(rows)
     if len(factors) == 2:
-        means = _means(rows, factors, measure)
-        if len(rows) == len(means) == len(factors[0][1]) * len(factors[1][1]) > 3:
-            return _surface(means, *factors)
+        (down, downs), (across, acrosses) = factors
+        cells = [(str(row["config"][down]), str(row["config"][across])) for row in rows]
+        if len(rows) == len(set(cells)) == len(downs) * len(acrosses) > 3:
+            mean = {cell: row[measure]["mean"] for cell, row in zip(cells, rows, strict=True)}
+            return plots.surface([[mean[a, b] for b in acrosses] for a in downs], *factors)
     ended = [[run[measure] for run in row["runs"] if "failed" not in run] for row in rows]
     found = [(r["name"], e, _reach(r[measure])) for r, e in zip(rows, ended, strict=True)]
     return plots.intervals(found, f"{measure.replace('_', ' ')} (%)")
@@ -67,17 +69,3 @@ def _factors(rows: list[dict[str, Any]]) -> list[Factor]:
     names = rows[0]["config"] if rows else {}
     values = {name: list(dict.fromkeys(str(row["config"][name]) for row in rows)) for name in names}
     return [(name, found) for name, found in values.items() if len(found) > 1]
-
-
-def _means(
-    rows: list[dict[str, Any]], factors: list[Factor], measure: str
-) -> dict[tuple[str, ...], float]:
-    """The mean for each combination of the factors' values that there is."""
-    return {
-        tuple(str(row["config"][name]) for name, _ in factors): row[measure]["mean"] for row in rows
-    }
-
-
-def _surface(means: dict[tuple[str, ...], float], down: Factor, across: Factor) -> Figure:
-    values = [[means[a, b] for b in across[1]] for a in down[1]]
-    return plots.surface(values, down, across)

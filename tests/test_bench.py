@@ -338,7 +338,10 @@ def test_the_benchmark_writes_what_it_found(few_arms, tmp_path):
     assert list(written["steps_per_second"]) == ["vae", "bound", "reference", "wgan"]
     assert written["others"] == {"reference": {"version": 3}}
     assert written["data"] == "synthetic"
-    assert written["command"] == "genreplay bench --rounds 2 --steps 1 --device cpu"
+    assert (
+        written["command"]
+        == "genreplay bench --rounds 2 --steps 1 --device cpu --threads 1 --quick"
+    )
     assert written["environment"]["threads"] == 1
     assert str(tmp_path) not in json.dumps(written)
     assert written["recipe"] == {"device": "cpu", "batch": 8, "hidden": 16, "steps": 1}

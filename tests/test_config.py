@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genreplay_core import config as configs
-from genreplay_core import experiment
+from genreplay_core import experiment, replay
 from genreplay_core.adapt import optimisers
 from genreplay_core.config import (
     GENERATORS,
@@ -18,10 +18,13 @@ from genreplay_core.config import (
     REPLAYS,
     SOLVERS,
     STREAMS,
+    Arm,
     Config,
+    build_strategy,
     build_stream,
 )
 from genreplay_core.datasets import load
+from genreplay_core.replay import ByCode, Generative, Soft, Stored
 
 
 def config(**changes) -> Config:
@@ -173,13 +176,25 @@ def test_validation_judges_by_held_out_training_examples():
     assert sums[0] == pytest.approx(sums[1])
 
 
+def test_an_arm_of_ones_own_is_heard(monkeypatch):
+    arm = Arm("mine", lambda label, c: replay.generative(label, best_of=c.best_of), dreams=True)
+    monkeypatch.setitem(REPLAYS, "mine", arm)
+    assert build_strategy(Config(replay="mine", best_of=4)).solver == Generative(best_of=4)
+
+
+def test_labels_are_those_that_the_config_names():
+    assert build_strategy(Config(replay="joint")).solver == Stored(ByCode())
+    assert build_strategy(Config(replay="joint", labels="soft")).solver == Stored(Soft(4.0))
+
+
 # ---------------------------------------------------------------- bad configs
 
 NAN, INFINITY = float("nan"), float("inf")
 BAD = [
     ({"dataset": "digit"}, "unknown data set 'digit'"),
-    ({"best_of": 2, "replay": "exact"}, "best_of chooses dreams"),
-    ({"best_of": 2, "replay": "sketch"}, "best_of chooses dreams"),
+    ({"best_of": 2, "replay": "sketch"}, "replay 'sketch' dreams without best_of"),
+    ({"spread": 1.5, "replay": "generative+current"}, "dreams without spread: leave it out"),
+    ({"sharpen": 2.0, "replay": "forgetful-generator"}, "dreams without sharpen: leave it out"),
     ({"generator": "conv-vae", "generator_hidden": 9}, "generator 'conv-vae' has no generator_h"),
     ({"generator_importance": 2.0}, "generator_importance must lie in"),
     ({"generator_lr": 0.0}, "generator_lr must be above 0"),

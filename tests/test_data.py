@@ -325,6 +325,14 @@ def test_colours_are_averaged_and_grey_is_repeated(first, second, expected, side
     torch.testing.assert_close(stream[1].train.x, plain(expected, 4).x.contiguous())
 
 
+def test_domains_are_made_of_whatever_gather_reads():
+    train, test = pair()
+    arrays = (train.x.numpy(), train.y.numpy()), (test.x, test.y)
+    found, wanted = (domains({"a": first, "b": pair()}, "domain") for first in (arrays, pair()))
+    assert same(found[0].train, wanted[0].train)
+    assert same(found[0].test, wanted[0].test)
+
+
 def test_domains_with_different_numbers_of_classes_are_refused():
     with refusal(r"have \[6, 4\] classes, expected the same"):
         domains({"a": pair(), "b": pair(classes=4)}, "domain")

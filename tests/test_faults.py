@@ -261,5 +261,5 @@ def test_codes_that_were_met_are_those_that_there_are():
     check_met(torch.zeros(0), torch.zeros(0), identity(6))  # nothing yet
     check_met(torch.zeros(6), torch.zeros(6), None)
     for seen, past in [(torch.zeros(5), torch.zeros(5)), (torch.zeros(6), torch.zeros(5))]:
-        with pytest.raises(ValueError, match=r"it counts \(\d,\) class codes, expected 6"):
+        with pytest.raises(ValueError, match=r"it knows of \(\d,\) class codes, expected 6"):
             check_met(seen, past, identity(6))

@@ -647,6 +647,18 @@ def test_a_call_that_is_interrupted_leaves_the_rates_as_they_were_given():
     assert rates == {0.01, 1e-3}  # the solver's and the generator's own
 
 
+def test_what_an_interrupted_task_has_shown_is_rehearsed_in_the_next():
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    scholar = scholar_of()
+    with pytest.raises(KeyboardInterrupt):
+        scholar.train_task(task(0), 0, steps=2 * BLOCK, watch=interrupt)
+    spy = Spy(scholar)
+    scholar.train_task(task(1), 1, steps=1)
+    assert set((spy.solver[0][0].code[BATCH:] // 2).tolist()) == {0}
+
+
 def test_a_rate_that_does_not_fall_changes_nothing():
     runs = [learn(scholar_of(lr_end=end), 0, 1, steps=2 * BLOCK) for end in (1.0, 1.0, 0.5)]
     states = [scholar.state_dict() for scholar in runs]
@@ -835,6 +847,15 @@ def test_a_stream_without_tasks_can_store_nothing():
         scholar_of(strategy=replay.stored(3)).observe(task(0).x, task(0).y)
 
 
+ENDS = [{"average": 0.9}, {"generator_average": 0.9}, {"lr_end": 0.1}, {"protect": SI}]
+
+
+@pytest.mark.parametrize("needing", ENDS, ids=lambda needing: next(iter(needing)))
+def test_a_stream_without_tasks_has_no_ends_of_them(needing):
+    with pytest.raises(ValueError, match=r"observe\(\) knows no ends: leave out regulariser"):
+        scholar_of(**needing).observe(task(0).x, task(0).y)
+
+
 # ---------------------------------------------------------------- diverged
 
 
@@ -953,7 +974,7 @@ def test_observing_replays_from_the_second_snapshot_on():
         assert [len(batch.x) for batch, _ in batches] == [BATCH] * 3 + [2 * BATCH] * 6
         new = [float(weight[:BATCH].sum()) for _, weight in batches]
         assert new == pytest.approx([1, 1, 1, 1 / 2, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3])
-    assert scholar.seen.tolist() == [20, 20, 16, 16, 0, 0]
+    assert scholar.seen.tolist() == [1, 1, 1, 1, 0, 0]
 
 
 def test_observing_dreams_what_was_met_before_the_last_snapshot():

@@ -17,12 +17,12 @@ from genreplay_core.nets import (
     cross_entropy,
     descend,
     evaluating,
-    flushing,
     halved,
     mlp,
     mlp_decoder,
     mlp_solver,
     pick_device,
+    steady,
 )
 
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 32), (1, 7, 9), (3, 5, 6)]
@@ -242,10 +242,10 @@ def kept():
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_flushing_drops_denormal_numbers_inside_and_leaves_the_thread_as_it_was(before):
+def test_steady_drops_denormal_numbers_inside_and_leaves_the_thread_as_it_was(before):
     torch.set_flush_denormal(before)
     try:
-        with contextlib.suppress(ZeroDivisionError), flushing():
+        with contextlib.suppress(ZeroDivisionError), steady():
             assert not kept()
             raise ZeroDivisionError
         assert kept() is not before
@@ -254,9 +254,9 @@ def test_flushing_drops_denormal_numbers_inside_and_leaves_the_thread_as_it_was(
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_inside_flushing_cudnn_gives_the_same_bits_each_time(monkeypatch, before):
+def test_inside_steady_cudnn_gives_the_same_bits_each_time(monkeypatch, before):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
-    with contextlib.suppress(ZeroDivisionError), flushing():
+    with contextlib.suppress(ZeroDivisionError), steady():
         assert torch.backends.cudnn.deterministic
         raise ZeroDivisionError
     assert torch.backends.cudnn.deterministic is before

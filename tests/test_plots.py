@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from genreplay_core import plots
+from genreplay_core.metrics import interval
 
 R = np.array([[0.10, 0.20], [0.984, 0.25], [0.40, 1.00]])
 STEP = np.arange(6) * 100
@@ -391,6 +392,21 @@ def test_scaling_has_a_panel_for_each_series_with_its_exponent():
 def test_scaling_that_cannot_be_drawn_is_refused(series, why):
     with pytest.raises(ValueError, match=why):
         plots.scaling(series)
+
+
+# ---------------------------------------------------------------- band
+
+
+def test_a_band_is_the_interval_around_the_mean_in_the_colour_of_its_line():
+    ax, found = plots.sheet(3, 2).subplots(), [interval([1.0, 3.0]), interval([5.0, 5.0])]
+    plots.band(ax, [10, 20], found, color="#d55e00", label="mine")
+    line, filled = ax.lines[0], ax.collections[0]
+    assert line.get_xydata().tolist() == [[10, 2], [20, 5]]
+    assert line.get_label() == "mine"
+    corners = filled.get_paths()[0].vertices
+    assert sorted(set(corners[corners[:, 0] == 10, 1])) == pytest.approx(found[0][2:])
+    assert set(corners[corners[:, 0] == 20, 1]) == {5.0}
+    assert to_rgb(filled.get_facecolor()[0, :3]) == to_rgb("#d55e00")
 
 
 # ---------------------------------------------------------------- style and files

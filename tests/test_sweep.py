@@ -428,6 +428,7 @@ def test_what_a_writer_that_was_killed_has_left_is_removed(tmp_path, swept):
     left = [tmp_path / "out" / ".tiny.json.77", place / ".checkpoint.pt.77"]
     for path in left:
         path.write_text("half of it")
+        os.utime(path, (0, 0))
     other = tmp_path / "out" / ".other.json.77"  # somebody may be writing this right now
     other.touch()
     (tmp_path / "out" / "tiny.json").unlink()
