@@ -15,7 +15,8 @@ import re
 from typing import Any
 
 SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
-ENTRY = re.compile(r"(\w+(?:, \w+)*): (.*)$")
+# at the begin of a line or after a stop, but not where a sentence goes on in the next line
+ENTRY = re.compile(r"(^|[.;] |[.;]\n  )(\w+(?:, \w+)*): ", re.MULTILINE)
 ITEM = re.compile(r"(\* )?(.*)$")
 CODE = re.compile(r"(`+)([^`]+)\1")
 MARK = re.compile(r"(\*\w[\w ]*\*)|([*|\\])")  # words between stars, or a mark by itself
@@ -51,15 +52,20 @@ def paragraph(lines: list[str]) -> list[str]:
         return [ITEM.sub(lambda m: (m[1] or "") + literal(m[2]), line, count=1) for line in lines]
     if not ENTRY.match(lines[0]):
         return [literal(line) for line in lines]
-    told = [literal(line.replace("    ", "  ", 1)) for line in lines]
-    return [ENTRY.sub(r"\n* **\1**: \2", line) for line in told]
+    told = "\n".join(literal(line.replace("    ", "  ", 1)) for line in lines)
+    return [ENTRY.sub(r"\1\n* **\2**: ", told)]
 
 
 def marked(lines: list[str]) -> list[str]:
     """A docstring as reStructuredText."""
-    groups = itertools.groupby(lines, key=bool)
-    parts = [paragraph([*part]) if full else [""] for full, part in groups]
-    return "\n".join(itertools.chain(*parts)).split("\n")
+    parts = [[*part] for _, part in itertools.groupby(lines, key=bool)]
+    made, in_code = [literal(line) for line in itertools.chain(*parts[:1])], False
+    for part in parts[1:]:
+        told = paragraph(part) if part[0] else part
+        is_code = told[0] == "::"
+        made += told[2:] if is_code and in_code else told  # a block goes on over blank lines
+        in_code = is_code or (in_code and not part[0])
+    return "\n".join(made).split("\n")
 
 
 def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
