@@ -69,7 +69,7 @@ def sweep(
         out: folder of results. work: folder of the runs, which a cluster's workers must see.
         only: names of the rows to be run; all if none is named.
         workers: runs side by side; None for one on each core, or one on an accelerator.
-        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
+        scheduler: address of a Dask scheduler, such as `tcp://10.0.0.1:8786`.
         device: see `nets.pick_device`.
         together: learn the seeds of a row as one batched run, in this process.
         finished: called whenever a run has ended.

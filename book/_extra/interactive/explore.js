@@ -117,10 +117,12 @@
       look(study, 0);
     }
     const select = choice("study", studies.map((study) => study.title), open);
-    const again = element("p", {}, "To make it again: ", command);
+    const again = element("p", { className: "gr-wide" }, "To make it again: ", command);
+    const first = studies.findIndex((study) => study.study === "best"); // several seeds in each row
     host.replaceChildren(select, told, rows, run, again);
     host.classList.add("gr-figure");
-    open(0);
+    select.querySelector("select").value = first;
+    open(first);
   }
 
   document.querySelectorAll('[data-interactive="explore"]').forEach(figure);
