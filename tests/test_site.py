@@ -329,6 +329,19 @@ def test_an_accuracy_matrix_is_read_with_the_arrow_keys(opened):
     assert "task 2 " in said
 
 
+def test_of_a_hundred_tasks_every_fifth_is_shown(opened):
+    page = opened("explore.html")
+    found = result("hundred-tasks")
+    page.locator("[data-interactive=explore] select").first.select_option(label=found["title"])
+    page.locator(".gr-matrix td[tabindex='0']").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    value = found["rows"][0]["runs"][0]["accuracy_matrix"][10][5]
+    said = page.locator("[data-interactive=explore] output").text_content()
+    assert said.startswith(f"After learning 10 of 100 tasks, {100 * value:.1f}")
+    assert "of task 6 (permutation 5) is read rightly" in said
+
+
 # ---------------------------------------------------------------- the live dreamer
 
 DREAMER = BOOK / "dreamer" / "scholars.json"

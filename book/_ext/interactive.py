@@ -62,12 +62,25 @@ def explore() -> list[Result]:
 
 def explored(row: Result) -> Result:
     ended = [run for run in row["runs"] if "failed" not in run]
-    kept = ("seed", "average_accuracy", "accuracy_matrix", "tasks")
     measures = ("mean", "low", "high")
     return {
         "name": row["name"],
         **{measure: row["average_accuracy"][measure] for measure in measures},
-        "runs": [{name: run[name] for name in kept} for run in ended],
+        "runs": [thinned(run) for run in ended],
+    }
+
+
+def thinned(run: Result) -> Result:
+    """A run's matrix, of a long stream only every so many tasks, from the first: twenty at most."""
+    tasks, matrix = run["tasks"], run["accuracy_matrix"]
+    every = -(-len(tasks) // 20)
+    return {
+        "seed": run["seed"],
+        "average_accuracy": run["average_accuracy"],
+        "accuracy_matrix": [row[::every] for row in matrix[::every]],
+        "tasks": tasks[::every],
+        "every": every,
+        "of": len(tasks),
     }
 
 

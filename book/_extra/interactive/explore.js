@@ -1,6 +1,7 @@
 // All stored results: choose a study, see its rows with their intervals, and a run's accuracy matrix.
 // Data: [{study, title, question, command, rows: [{name, mean, low, high, runs: [{seed,
-// average_accuracy, accuracy_matrix, tasks}]}]}], accuracies as fractions.
+// average_accuracy, accuracy_matrix, tasks, every, of}]}]}], accuracies as fractions. Of a long stream
+// of so many tasks a matrix holds every fifth, say.
 {
   const { element, percent, explore: studies } = window.genreplay;
 
@@ -63,7 +64,8 @@
     table.createTHead().append(element("tr", {}, corner, ...heads));
     const body = table.createTBody();
     run.accuracy_matrix.forEach((row, i) => {
-      const name = i ? `task ${i}` : "nothing";
+      const learned = i * run.every;
+      const name = i ? `task ${learned}` : "nothing";
       const line = element("tr", {}, element("th", { scope: "row" }, name));
       row.forEach((value, j) => {
         const cell = element("td", { tabIndex: i + j ? -1 : 0 }, (100 * value).toFixed(0));
@@ -71,8 +73,8 @@
         cell.dataset.strong = value > 0.55;
         cell.dataset.at = `${i},${j}`;
         cell.dataset.said =
-          `After ${i ? `learning ${i} of ${run.tasks.length} tasks` : "nothing"}, ` +
-          `${percent(value)} of task ${j + 1} (${run.tasks[j]}) is read rightly.`;
+          `After ${i ? `learning ${learned} of ${run.of} tasks` : "nothing"}, ` +
+          `${percent(value)} of task ${j * run.every + 1} (${run.tasks[j]}) is read rightly.`;
         line.append(cell);
       });
       body.append(line);
