@@ -75,7 +75,8 @@ def start(name: str) -> Chapter:
     """Say where the notebook `name` runs and how long it will take; return the chapter."""
     device, chapter = pick_device(), Chapter(name, profile())
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
     print(f"device: {what}{threads}; profile: {chapter.profile}; torch {torch.__version__}")
     print(_expected(chapter))
     return chapter

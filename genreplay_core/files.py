@@ -41,12 +41,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def tidy(path: Path) -> None:
-    """Remove what writers of `path` that died while they wrote have left beside it: what nobody
-    has touched for a minute, for others may be writing now."""
+def tidy(path: Path, age: float = 0.0) -> None:
+    """Remove what writers of `path` that died while they wrote have left beside it. Where others
+    may be writing now, only what nobody has touched for `age` seconds."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with contextlib.suppress(FileNotFoundError):  # whoever wrote it is done
-            if time.time() - partial.stat().st_mtime > 60:
+            if time.time() - partial.stat().st_mtime >= age:
                 partial.unlink()
 
 

@@ -147,8 +147,10 @@ def test_what_dead_writers_left_is_removed_and_nothing_else(tmp_path):
         os.utime(path, (0, 0))
     writing = tmp_path / ".a[1].json.13"
     writing.touch()  # just now, so that somebody may be at it
-    tidy(tmp_path / "a[1].json")
+    tidy(tmp_path / "a[1].json", age=60)
     assert sorted(tmp_path.iterdir()) == sorted([*others, writing])
+    tidy(tmp_path / "a[1].json")
+    assert sorted(tmp_path.iterdir()) == sorted(others)
     tidy(tmp_path / "absent" / "a.json")
 
 
