@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .config import Config, build_strategy
-from .data import Examples
+from .data import Examples, joined
 from .experiment import Progress, Run
 from .faults import enough_memory
 from .generators import VAE, WGANGP, FlowMatching
@@ -214,8 +214,8 @@ class Cohort(GenerativeReplay):
         self.legend = self.scholars[0].legend
         if not len(self.seen):
             self.seen = self.scholars[0].seen
-        x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
-        return Several(x, y, tuple(len(part) for part in parts))
+        all_of = joined(parts)
+        return Several(all_of.x, all_of.y, tuple(len(part) for part in parts))
 
     def _drawing(self, examples: Examples) -> Callable[[int], Tensor]:
         """Of k rows, as many of each task, interleaved."""

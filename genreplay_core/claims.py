@@ -98,7 +98,7 @@ class Claim:
     def wanted(self) -> str:
         """Where the interval has to lie, in words."""
         limits = {"above": self.above, "below": self.below}
-        told = [f"{side} {at:g} {self.unit}" for side, at in limits.items() if math.isfinite(at)]
+        told = [f"{side} {at} {self.unit}" for side, at in limits.items() if math.isfinite(at)]
         return " and ".join(told)
 
 

@@ -14,7 +14,7 @@ compete. Every solver loss in this library is therefore the same line,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,6 +50,11 @@ class Examples:
     def to(self, device: torch.device | str) -> Examples:
         """The same examples on `device`, pixels as float in [0, 1]."""
         return Examples(as_float(self.x.to(device)), self.y.to(device))
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The examples of all parts, one part after the other."""
+    return Examples(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
 
 
 Pair = tuple[Examples, Examples]  # training and test examples of one data set

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import nets, records
 from .config import REPLAYS, Config, build_scholar, build_stream
-from .data import Examples, Stream, Task
+from .data import Examples, Stream, Task, joined
 from .faults import check_losses, check_weights, enough_memory
 from .files import sealed, write_json
 from .generators import sample
@@ -175,7 +175,7 @@ class Run:
     def _leaks(self, tasks: list[Task]) -> dict[str, Any]:
         """The leaks of some tasks, by 10,000 dreams or by the examples that are stored."""
         scholar, device = self.scholar, self.scholar.device
-        members, others = (_joined([getattr(t, part) for t in tasks]) for part in ("train", "test"))
+        members, others = (joined([getattr(t, part) for t in tasks]) for part in ("train", "test"))
         codes = members.y.unique().to(device)
         if scholar.generator is not None:
             with seeded(self.config.seed, 3):
@@ -199,7 +199,7 @@ class Run:
             rows = torch.Generator().manual_seed(mixed(self.config.seed, task.id))
             parts.append(train[torch.randperm(len(train), generator=rows)[:share]])
         return judge(
-            _joined(parts), self.legend.codes, seed=self.config.seed, device=self.scholar.device
+            joined(parts), self.legend.codes, seed=self.config.seed, device=self.scholar.device
         )
 
     def saved(self) -> dict[str, Any]:
@@ -229,10 +229,6 @@ class Run:
             "quality": state.quality,
             "privacy": state.privacy,
         }
-
-
-def _joined(parts: list[Examples]) -> Examples:
-    return Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def run(

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from . import faults
 from .adapt import adapted, optimisers
 from .capture import Step, captured
-from .data import Data, Examples, Legend, as_float, checked, gather, identity, labelled
+from .data import Data, Examples, Legend, as_float, checked, gather, identity, joined, labelled
 from .nets import adam, cross_entropy, descend, evaluating, pick_device, steady
 from .regularisers import Regulariser
 from .replay import Past, Replay, Strategy, generative, none
@@ -502,8 +502,7 @@ class GenerativeReplay:
         faults.check_weights(self.networks(), self.tasks[-1], steps)
         if self.strategy.stored != 0:
             chosen = examples[_some_of_each(examples.y, self.strategy.stored)]
-            parts = [*self._kept_before(examples.y), chosen]
-            self.kept = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+            self.kept = joined([*self._kept_before(examples.y), chosen])
         if self.regulariser is not None:
             draw, legend = shuffled(len(examples), self.device), self.legend
             assert legend is not None

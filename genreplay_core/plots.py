@@ -180,7 +180,7 @@ def intervals(
     for (name, value), style in zip((marks or {}).items(), LINES * 5, strict=False):
         ax.axvline(100 * value, color=COLOURS[3], linestyle=style, linewidth=1, label=name)
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, no dot cut by the frame
     ax.set_xlabel(label, color=INK, fontsize=9)
     plain(ax)
     if marks:
@@ -270,6 +270,8 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.set_title(f"exponent {one['exponent']:.2f}", color=INK, fontsize=9)
         ax.set_xlabel(name, color=INK, fontsize=9)
         ax.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
+        ends = min(one["seconds"]), max(one["seconds"])
+        ax.set_yticks(ends, [f"{end:.2g}" for end in ends])
         ax.minorticks_off()
         plain(ax)
     panels[0].set_ylabel("seconds", color=INK, fontsize=9)

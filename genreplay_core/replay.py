@@ -180,7 +180,7 @@ class Noise:
 @dataclass(frozen=True)
 class Current:
     """The new task's own images with the old solver's answers: learning without forgetting
-    (Li and Hoiem 2017)."""
+    (Li and Hoiem 2016)."""
 
     label: Label = Soft()
 

@@ -115,7 +115,7 @@ def test_a_claim_is_told_with_its_interval_its_test_and_its_command():
     made = {**MADE_UP, "command": "genreplay sweep elsewhere/s.toml"}
     told = replace(CLAIM, below=60.0).told(lambda study: made)
     assert "**25.0 points**, 95 % interval -38.5 to 88.5, 2 seeds" in told
-    assert "the whole interval above 1 points and below 60 points" in told
+    assert "the whole interval above 1.0 points and below 60.0 points" in told
     assert "`genreplay sweep elsewhere/s.toml`" in told
     assert told.startswith("> **Claim.** Good is better.\n>\n> *good* minus *bad*")
 
