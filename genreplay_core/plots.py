@@ -271,7 +271,7 @@ def scaling(series: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.set_xlabel(name, color=INK, fontsize=9)
         ax.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
         ends = min(one["seconds"]), max(one["seconds"])
-        ax.set_yticks(ends, [f"{end:.2g}" for end in ends])
+        ax.set_yticks(ends, [f"{float(f'{end:.2g}'):g}" for end in ends])
         ax.minorticks_off()
         plain(ax)
     panels[0].set_ylabel("seconds", color=INK, fontsize=9)
