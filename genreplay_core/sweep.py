@@ -83,7 +83,7 @@ def sweep(
     missing = [job for job in _chosen(wanted, only) if (job[0].name, job[1]) not in done]
     with _backend(workers, scheduler, device):
         records.claim(out)
-        tidy(out / f"{wanted.name}.json", age=60)  # another sweep may be writing its own
+        tidy(out / f"{wanted.name}.json")
         with _closing(_ending(missing, work / wanted.name, device, together)) as ended:
             for job, record in ended:
                 done[job[0].name, job[1]] = record
