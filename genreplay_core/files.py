@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def tidy(path: Path, age: float = 0.0) -> None:
-    """Remove what writers of `path` that died while they wrote have left beside it. Where others
-    may be writing now, only what nobody has touched for `age` seconds."""
+def tidy(path: Path) -> None:
+    """Remove what writers of `path` that died while they wrote have left beside it."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(FileNotFoundError):  # whoever wrote it is done
-            if time.time() - partial.stat().st_mtime >= age:
-                partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -142,10 +142,7 @@ def curves(
     ax.set_xlabel("training step", color=INK, fontsize=9)
     ax.set_ylabel("test accuracy (%)", color=INK, fontsize=9)
     plain(ax)
-    columns = -(-len(names) // 20)
-    figure.legend(
-        loc="outside right upper", frameon=False, labelcolor=INK, fontsize=8, ncols=columns
-    )
+    legend(figure)
     return figure
 
 
@@ -184,7 +181,7 @@ def intervals(
     ax.set_xlabel(label, color=INK, fontsize=9)
     plain(ax)
     if marks:
-        figure.legend(loc="outside upper right", frameon=False, labelcolor=INK, fontsize=8)
+        legend(figure)
     return figure
 
 
@@ -330,6 +327,16 @@ def plain(ax: Axes) -> None:
     ax.spines[:].set_color(FAINT)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(False)
+
+
+def legend(figure: Figure) -> None:
+    """Say once for all panels what lines and colours mean: above them, from the left, in as many
+    columns as five inches hold, which a phone shows without scrolling."""
+    named = [ax.get_legend_handles_labels() for ax in figure.axes]
+    found = {label: handle for each in named for handle, label in zip(*each, strict=True)}
+    columns = max(1, 64 // (8 + max(map(len, found))))
+    place = {"loc": "outside upper left", "ncols": columns, "frameon": False}
+    figure.legend(found.values(), found, labelcolor=INK, fontsize=8, **place)
 
 
 def _heat_map(ax: Axes, percent: Array) -> None:
