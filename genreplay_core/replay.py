@@ -313,8 +313,8 @@ def current(label: Label = Soft()) -> Strategy:
 
 
 def generative_and_current(label: Label = Soft()) -> Strategy:
-    """The paper's combination with learning without forgetting: half dreams, half new inputs,
-    with the old solver's answers. The generator rehearses dreams."""
+    """Replay mixed with learning without forgetting: half dreams, half new inputs, with the old
+    solver's answers. The generator rehearses dreams."""
     return Strategy(Both(Generative(label), Current(label)), Generative(label))
 
 
