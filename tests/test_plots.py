@@ -250,6 +250,22 @@ def test_the_mean_covers_the_interval_and_the_interval_the_seeds():
     assert orders == sorted(set(orders))
 
 
+@pytest.mark.parametrize("length", [3, 8, 20, 32, 45])
+def test_a_legend_names_each_line_once_for_all_panels_and_a_phone_shows_all_of_it(length):
+    names = [letter * length for letter in "abcdef"]
+    figure = plots.sheet(7.5, 3.0)
+    for ax in figure.subplots(1, 2):
+        for name in names:
+            ax.plot([0, 1], label=name)
+    plots.legend(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert box.x0 < 0.2 * figure.dpi
+    assert box.x1 < 5.5 * figure.dpi  # a phone of 390 pixels shows 5.7 inches
+
+
 def test_marks_are_lines_from_top_to_bottom_that_the_legend_names():
     figure = plots.intervals(ROWS, marks={"published": 0.93, "joint": 0.98})
     (ax,) = figure.axes
