@@ -334,9 +334,10 @@ def legend(figure: Figure) -> None:
     columns as five inches hold, which a phone shows without scrolling."""
     named = [ax.get_legend_handles_labels() for ax in figure.axes]
     found = {label: handle for each in named for handle, label in zip(*each, strict=True)}
-    columns = max(1, 80 // (9 + max(map(len, found))))
-    place = {"loc": "outside upper left", "ncols": columns, "frameon": False}
-    figure.legend(found.values(), found, labelcolor=INK, fontsize=8, **place)
+    columns = max(1, 80 // (9 + max(map(len, found), default=0)))
+    figure.legend(
+        found.values(), found, loc="outside upper left", ncols=columns, labelcolor=INK, fontsize=8
+    ).set_frame_on(False)
 
 
 def _heat_map(ax: Axes, percent: Array) -> None:
