@@ -26,7 +26,7 @@ def stored(name: str) -> dict:
 @pytest.mark.parametrize("claim", BOOKS.values(), ids=BOOKS.keys())
 def test_the_stored_results_bear_each_claim_out(claim):
     values = claim.values(stored)
-    assert len(values) >= 3
+    assert len(values) >= 5  # as the front of the README says
     assert claim.holds(interval(values)), claim.told(stored)
 
 
