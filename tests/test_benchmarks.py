@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import anatomy
 import cost
+import fading
 import families
 import gpu
 import levers
@@ -25,9 +26,10 @@ import reference_replay as reference
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genreplay_core import bench, generators
+from genreplay_core import Config, bench, generators, run
 from genreplay_core.bench import Recipe
-from genreplay_core.config import build_scholar
+from genreplay_core.config import build_scholar, build_stream
+from genreplay_core.data import Examples, joined
 from genreplay_core.generators import even, mlp_vae
 
 SCRIPTS = bench.SCRIPTS
@@ -431,6 +433,86 @@ def test_families_are_held_against_the_vae(tmp_path, monkeypatch, capsys):
     slower = {name: one["median"] for name, one in found["slowness"].items()}
     assert slower == pytest.approx({"flow": 2, "wgan": 3, "conv-vae": 10})
     assert "conv-vae       100.0 ms a step   10.00 times the VAE" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- fading
+
+KNOWN = {"x": torch.tensor([0.0, 1.0, 0.5, 0.5]).view(4, 1, 1, 1), "y": torch.tensor([3, 3, 8, 8])}
+
+
+def test_variance_is_counted_over_all_and_within_each_class():
+    whole, within = fading.variances(fading.moments(Examples(**KNOWN)))
+    assert whole.item() == pytest.approx(KNOWN["x"].var(correction=0).item())
+    assert within.tolist() == [0.25, 0]  # of class 3, of class 8
+
+
+def test_classes_count_alike_however_many_rows_they_have():
+    rows = torch.tensor([0, 1, 2, 2, 2, 3])
+    again = Examples(KNOWN["x"][rows], KNOWN["y"][rows])
+    whole, _ = fading.variances(fading.moments(again))
+    assert whole.item() == pytest.approx(KNOWN["x"].var(correction=0).item())
+
+
+def test_tasks_count_alike_for_the_classes_that_they_have():
+    found = fading.together(
+        [{3: torch.ones(2, 1)}, {8: torch.zeros(2, 1), 3: torch.ones(2, 1) * 2}]
+    )
+    assert found[3].tolist() == [[1.5], [1.5]]
+    assert found[8].tolist() == [[0], [0]]
+    assert list(found) == [3, 8]
+
+
+def test_a_generator_that_draws_what_was_real_is_as_varied_as_that(monkeypatch):
+    """Its dreams are rows of the test images of all tasks so far, of the class asked for."""
+    config = Config(**fading.QUICK, replay="conditional", seed=2)
+    tests = [task.test for task in build_stream(config)]
+
+    def real(generator, n, codes):
+        met = joined(tests[: 1 + len(codes.unique()) // 6])  # five classes in a task
+        rows = [torch.nonzero(met.y == c).squeeze(1) for c in codes.unique()]
+        return torch.cat([met.x[r.repeat(fading.DREAMS)[: fading.DREAMS]] for r in rows])
+
+    monkeypatch.setattr(fading, "sample", real)
+    found = fading.fading(config, "cpu")
+    assert len(found["whole"]) == len(found["within"]) == 2
+    assert len(found["of_class"]) == 10
+    for shares in (found["whole"], found["within"], found["of_class"]):
+        assert shares == pytest.approx([1.0] * len(shares), abs=0.1)
+
+
+def test_looking_at_dreams_changes_nothing_of_a_run():
+    config = Config(**fading.QUICK, replay="generative", seed=2)
+    found, alone = fading.fading(config, "cpu"), run(config, device="cpu")
+    assert found["average_accuracy"] == alone["average_accuracy"]
+    assert found.keys() == {"seed", "average_accuracy", "whole"}  # no class can be asked for
+    assert found == fading.fading(config, "cpu")
+
+
+def test_runs_that_are_missing_are_made_and_no_others(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def made(config, device):
+        asked.append((config.replay, config.seed))
+        return {"seed": config.seed, "whole": [0.5]}
+
+    pool = contextlib.nullcontext(SimpleNamespace(map=map))
+    monkeypatch.setattr(fading, "ProcessPoolExecutor", lambda *_: pool)
+    monkeypatch.setattr(fading, "fading", made)
+    monkeypatch.setattr(sys, "argv", ["fading.py", "--quick", "--out", str(tmp_path)])
+    fading.main()
+    path = tmp_path / "fading.json"
+    found = json.loads(path.read_text())
+    assert {study: len(rows) for study, rows in found.items()} == dict.fromkeys(fading.TASKS, 2)
+    assert sorted(asked) == sorted([("conditional", 2), ("generative", 2)] * len(fading.TASKS))
+    assert "many-tasks, plain replay, seed 2: 0.5" in capsys.readouterr().out
+
+    whole = path.read_text()
+    del found["single-class"]["plain"]
+    path.write_text(json.dumps(found))
+    asked.clear()
+    fading.main()
+    assert asked == [("generative", 2)]
+    assert json.loads(path.read_text()) == json.loads(whole)
 
 
 # ---------------------------------------------------------------- a GPU
