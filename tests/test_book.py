@@ -272,6 +272,26 @@ def test_families_have_the_time_of_the_vae():
     assert given == pytest.approx(wanted, abs=5)
 
 
+def test_plain_dreams_fade_and_those_that_are_asked_for_do_not():
+    """As *Promise: it lasts* says, with each seed."""
+    measured = json.loads((BOOK / "results" / "fading.json").read_text())
+    for stream in ("many-tasks", "hundred-tasks"):
+        plain, asked = (
+            np.array([run["whole"] for run in measured[stream][f"{kind} replay"]])
+            for kind in ("plain", "conditional")
+        )
+        assert plain.shape == asked.shape == (5, 20)
+        assert (plain[:, 19] < 0.05).all()
+        assert (plain[:, 9] < 0.15).all()
+        assert (asked[:, 19] > 0.9 * asked[:, 9]).all()
+    within = [run["within"] for run in measured["hundred-tasks"]["conditional replay"]]
+    assert max(run[19] for run in within) < 0.03  # nearly one picture for each class
+    for run in measured["single-class"]["conditional"]:
+        first, *others = run["of_class"]
+        assert first == pytest.approx(run["within"][0], abs=0.06)  # as after its own task
+        assert first < np.mean(others) - 0.02
+
+
 # ---------------------------------------------------------------- notebooks
 
 NOTEBOOKS = execute.notebooks()
