@@ -37,8 +37,14 @@ def test_ten_claims_are_tried_here_and_now():
     assert len(LIVE) == 10
 
 
-@pytest.mark.filterwarnings("ignore::genreplay_core.faults.Collapsed")  # some are to forget
-@pytest.mark.parametrize("claim", LIVE, ids=[claim.name for claim in LIVE])
+# what rehearses nothing collapses in one of them, and is to
+COLLAPSES = pytest.mark.filterwarnings("ignore::genreplay_core.faults.Collapsed")
+MARKS = {"rehearsing-generators-remember": COLLAPSES}
+
+
+@pytest.mark.parametrize(
+    "claim", [pytest.param(c, id=c.name, marks=MARKS.get(c.name, ())) for c in LIVE]
+)
 def test_the_main_claims_hold_on_digits_here_and_now(claim):
     """Both rows are learned again, in small, with the seeds 0, 1 and 2."""
     means = []
